@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sfumato: what does a vision model give away, how is it trained so that it doesn't, and how is it shipped safely?
+
+The public names are listed here once and imported when they are first used, so that `sfumato --help` does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sfumato.attacks.features.decoder import Decoder
+    from sfumato.attacks.features.likelihood import Likelihood
+    from sfumato.attacks.features.mirror import Mirror
+    from sfumato.audit import audit
+    from sfumato.data.augment import Augment
+    from sfumato.data.base import Data
+    from sfumato.data.load import load_data
+    from sfumato.data.partition import partition
+    from sfumato.defenses.base import Defense
+    from sfumato.defenses.bottleneck import Bottleneck
+    from sfumato.defenses.compose import Compose
+    from sfumato.defenses.dropout import Dropout
+    from sfumato.defenses.noise import Noise
+    from sfumato.errors import SfumatoError
+    from sfumato.models.resolve import build_model
+    from sfumato.recipe import load_recipe
+    from sfumato.settings import Optimizer, Schedule, Train
+    from sfumato.split import Split, cuts, split
+    from sfumato.target import Target
+    from sfumato.train import harden
+    from sfumato.types import Audit
+
+_HOME = {
+    "Audit": "types",
+    "Augment": "data.augment",
+    "Bottleneck": "defenses.bottleneck",
+    "Compose": "defenses.compose",
+    "Data": "data.base",
+    "Decoder": "attacks.features.decoder",
+    "Defense": "defenses.base",
+    "Dropout": "defenses.dropout",
+    "Likelihood": "attacks.features.likelihood",
+    "Mirror": "attacks.features.mirror",
+    "Noise": "defenses.noise",
+    "Optimizer": "settings",
+    "Schedule": "settings",
+    "SfumatoError": "errors",
+    "Split": "split",
+    "Target": "target",
+    "Train": "settings",
+    "audit": "audit",
+    "build_model": "models.resolve",
+    "cuts": "split",
+    "harden": "train",
+    "load_data": "data.load",
+    "load_recipe": "recipe",
+    "partition": "data.partition",
+    "split": "split",
+}
+
+__all__ = [
+    "Audit",
+    "Augment",
+    "Bottleneck",
+    "Compose",
+    "Data",
+    "Decoder",
+    "Defense",
+    "Dropout",
+    "Likelihood",
+    "Mirror",
+    "Noise",
+    "Optimizer",
+    "Schedule",
+    "SfumatoError",
+    "Split",
+    "Target",
+    "Train",
+    "audit",
+    "build_model",
+    "cuts",
+    "harden",
+    "load_data",
+    "load_recipe",
+    "partition",
+    "split",
+]
+
+
+class _Package(ModuleType):
+    """The package, in which a public name goes before the file of the same name.
+
+    `sfumato.split` is the function, though the file split.py defines it: Python would put the file there at its first import.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'sfumato' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"sfumato.{_HOME[name]}"), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return __all__
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learn to map released features back to pictures: the one loop of the attacks that train an image decoder.
+
+Source: xia2025cem, supplement S3 (the inversion model); he2019inversion, section 4.2 (inverse network).
+Equations: min over theta of E ||D_theta(z) - x||^2 / d -> fit_inverter
+Departures: the releases keep the weights of the last epoch, or choose among epochs on the scored pictures. Here the last weights
+and those that did best on held-out auxiliary pictures are both kept; the scored pictures choose nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.attacks.base import Adversary
+from sfumato.data.base import Pictures
+from sfumato.data.loader import as_images, shuffled
+from sfumato.errors import ConfigError
+from sfumato.seeds import generator
+from sfumato.target import BATCH, Recording
+from sfumato.types import Reconstruction, Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """How an image decoder is trained, with Adam.
+
+    The defaults reach the error of the reference recipe in a fraction of its time; `Fitting.reference()` is that recipe.
+
+    Args:
+        epochs: passes over the auxiliary pictures, at most.
+        batch_size: pictures a step.
+        learning_rate: the highest one of the schedule.
+        weight_decay: L2, as in the reference.
+        schedule: "one-cycle" rises for a fifth of the run and anneals to zero; "cosine" falls from the start.
+        final: last learning rate of "cosine".
+        held_out: fraction of the auxiliary pictures that chooses the best epoch and is not trained on.
+        patience: epochs after the rise without an improvement of 0.1 % on the held-out pictures that end the run; 0 never does.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    final: float = 0.0
+    held_out: float = 0.1
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.patience < 0:
+            raise ConfigError(f"epochs and batch_size must be at least 1 and patience at least 0, got {self}")
+        if not self.learning_rate > 0 or not 0 < self.held_out < 1:
+            raise ConfigError(f"learning_rate must be > 0 and held_out in (0, 1), got {self}")
+
+    @classmethod
+    def reference(cls) -> Fitting:
+        """Return the recipe of the CEM release: Adam 1e-3 falling to 1e-5 on a cosine, 50 epochs, batches of 256."""
+        return cls(epochs=50, batch_size=256, learning_rate=1e-3, schedule="cosine", final=1e-5, patience=0)
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate after `epoch` epochs, with fraction."""
+        share = epoch / self.epochs
+        if self.schedule == "cosine":
+            return self.final + (self.learning_rate - self.final) * (1 + math.cos(math.pi * share)) / 2
+        rise = 0.2
+        if share < rise:
+            return self.learning_rate * (0.04 + 0.96 * share / rise)
+        return self.learning_rate * (1 + math.cos(math.pi * (share - rise) / (1 - rise))) / 2
+
+
+@dataclass(frozen=True)
+class Inverters:
+    """Trained image decoders: those of the best epoch and of the last."""
+
+    networks: Mapping[Selection, nn.Module]
+
+    def reconstruct(self, z: Tensor) -> tuple[Reconstruction, ...]:
+        """Return what each decoder makes of features, (N, ...)."""
+        return tuple(
+            Reconstruction(torch.cat([network(part) for part in z.split(BATCH)]), selection)
+            for selection, network in self.networks.items()
+        )
+
+
+def fit_inverter(network: nn.Module, adversary: Adversary, recording: Recording, fitting: Fitting) -> Inverters:
+    """Train an image decoder on an adversary's own pictures.
+
+    Args:
+        network: takes z, (N, ...), and returns pictures, (N, C, H, W), [0, 1]; trained in place.
+        adversary: what the adversary has.
+        recording: the releases of its auxiliary pictures.
+        fitting: how to train.
+
+    Returns:
+        The decoders, in eval mode.
+    """
+    network.to(adversary.view.device)
+    pictures, seed = adversary.auxiliary, adversary.seed
+    mixed = shuffled(len(pictures), generator(seed, "held out"))
+    held = max(1, round(fitting.held_out * len(pictures)))
+    held_out, fitted = mixed[:held], mixed[held:] if held < len(mixed) else mixed
+    optimizer = torch.optim.Adam(network.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
+    best, lowest, since = copy.deepcopy(network.state_dict()), math.inf, 0
+    for epoch in range(fitting.epochs):
+        order = fitted[shuffled(len(fitted), generator(seed, "fit", epoch))]
+        _train_epoch(network, optimizer, recording, pictures, order, epoch, fitting)
+        error = _held_out_error(network, recording, pictures, held_out)
+        since = 0 if error < 0.999 * lowest or epoch < fitting.epochs / 5 else since + 1
+        if error < lowest:
+            best, lowest = copy.deepcopy(network.state_dict()), error
+        adversary.watch(epoch + 1, fitting.epochs)
+        if fitting.patience and since >= fitting.patience:
+            break
+    adversary.watch(fitting.epochs, fitting.epochs)
+    network.eval()
+    chosen = copy.deepcopy(network)
+    chosen.load_state_dict(best)
+    return Inverters({"best": chosen, "last": network})
+
+
+def _train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recording: Recording,
+    pictures: Pictures,
+    order: Tensor,
+    epoch: int,
+    fitting: Fitting,
+) -> None:
+    """Make one pass over the pictures at `order`."""
+    network.train()
+    parts = order.split(fitting.batch_size)
+    for step, index in enumerate(parts):
+        for group in optimizer.param_groups:
+            group["lr"] = fitting.rate(epoch + step / len(parts))
+        z = recording.draw(index)
+        loss = F.mse_loss(network(z), as_images(pictures.read(index), z.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+@torch.no_grad()
+def _held_out_error(network: nn.Module, recording: Recording, pictures: Pictures, held_out: Tensor) -> float:
+    """Return the mean squared error on pictures that were not trained on."""
+    network.eval()
+    errors = []
+    for index in held_out.split(BATCH):
+        z = recording.draw(index)
+        errors.append((network(z) - as_images(pictures.read(index), z.device)).square().flatten(1).mean(1))
+    return torch.cat(errors).mean().item()

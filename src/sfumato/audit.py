@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Target, attacks and data in; an `Audit` out: every attack, on both parts, with every seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from sfumato import registry
+from sfumato.attacks.base import Attacked, FeatureAttack
+from sfumato.data.base import Data, Pictures
+from sfumato.data.loader import as_images, shuffled
+from sfumato.defenses.base import Defense
+from sfumato.defenses.compose import Compose
+from sfumato.errors import ConfigError
+from sfumato.metrics import image
+from sfumato.metrics.interval import mean_interval, psnr_interval
+from sfumato.metrics.utility import hits
+from sfumato.seeds import generator
+from sfumato.split import Split, bytes_per_picture, cost
+from sfumato.target import Target, released
+from sfumato.types import Audit, AttackResult, DataFacts, Exhibit, Images, Interval, Part, Reconstruction, TargetFacts
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is being done, the work done and the work in all."""
+SHOWN = 12
+"""Pictures of each part that an audit keeps to look at."""
+
+_NOT_THIS_SURFACE = (
+    "the weights: whether training pictures can be recovered from the released classifier (model inversion)",
+    "the predictions: whether membership in the training set shows in the answers (membership inference)",
+    "repeated releases of the same picture: noise averages out when a device sends one picture many times",
+)
+
+
+def audit(
+    target: Split | Target,
+    data: Data,
+    *,
+    attacks: Sequence[str | FeatureAttack] | Mapping[str, FeatureAttack] = ("decoder",),
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    pictures: int = 1000,
+    title: str = "",
+    watch: Watch | None = None,
+) -> Audit:
+    """Attack a target and measure what it gives away.
+
+    Args:
+        target: a trained target, or a split model that no defense protects.
+        data: the pictures: `auxiliary` is the adversary's, `inference` and the adversary's own are scored, `test` gives the accuracy.
+        attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report.
+        seed: of everything random, where `seeds` is None.
+        seeds: run every attack with each of these.
+        pictures: how many of each part are scored, at most.
+        title: a line for people; model and cut where empty.
+        watch: told of the progress.
+
+    Returns:
+        The audit.
+
+    Raises:
+        UnknownNameError: an attack that the registry does not know.
+        ConfigError: no attack, or no picture to score.
+
+    Example:
+        >>> import sfumato as sf
+        >>> data = sf.load_data((torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
+        >>> model = sf.build_model("lenet5", classes=2, shape=(1, 8, 8))
+        >>> found = sf.audit(sf.split(model, at="c1"), data, attacks=[sf.Likelihood(steps=2)])
+        >>> [(result.name, result.part) for result in found.attacks]
+        [('likelihood', 'train'), ('likelihood', 'inference')]
+    """
+    if pictures < 1:
+        raise ConfigError(f"pictures must be at least 1, got {pictures}; 1000 is the default")
+    named, seeds = _named(attacks), tuple(seeds if seeds is not None else (seed,))
+    made = target if isinstance(target, Target) else Target(target, Compose())
+    scored = {part: _sample(data.part(source), pictures, seeds[0]) for part, source in _SCORED.items()}
+    results: list[AttackResult] = []
+    shown = [Exhibit(part, some.read(torch.arange(min(SHOWN, len(some)))).cpu()) for part, some in scored.items()]
+    for one in seeds:
+        victims = {part: _sent(made, some, one) for part, some in scored.items()}
+        for name, attack in named.items():
+            told = None if watch is None else _telling(watch, name)
+            attacked = attack(made, data.part("auxiliary"), victims, seed=one, watch=told)
+            more, look = _scored(name, attack, attacked, scored, one)
+            results += more
+            shown += look
+    return Audit(
+        title=title or f"{made.split.name} cut at {made.split.at}",
+        target=facts(made, data),
+        data=_data_facts(data),
+        accuracy=accuracy(made, data.part("test"), seeds[0]),
+        attacks=tuple(results),
+        exhibits=tuple(shown),
+        untested=_untested(named, seeds),
+        seeds=seeds,
+        versions={"sfumato": version("sfumato"), "torch": torch.__version__, "python": platform.python_version()},
+        hardware=hardware(made.device),
+    )
+
+
+_SCORED: Mapping[Part, str] = {"train": "auxiliary", "inference": "inference"}
+
+
+def facts(target: Target, data: Data) -> TargetFacts:
+    """Return what a target is and what it costs.
+
+    Args:
+        target: the target.
+        data: the pictures that it takes.
+    """
+    x = torch.zeros(1, *data.shape, device=target.device)
+    with torch.no_grad():
+        z = target.split.eval().head(x)
+    head, tail = cost(target.split.head, x), cost(target.split.tail, z)
+    parts = target.defense if isinstance(target.defense, Compose) else [target.defense]
+    shape = tuple(z.shape[1:])
+    return TargetFacts(
+        model=target.split.name,
+        cut=target.split.at,
+        defenses=tuple(part.describe() for part in parts if isinstance(part, Defense)),
+        classes=len(data.classes),
+        input_shape=data.shape,
+        feature_shape=shape,
+        bytes_per_picture=bytes_per_picture(shape),
+        head_parameters=head.parameters,
+        head_macs=head.macs,
+        tail_parameters=tail.parameters,
+        tail_macs=tail.macs,
+    )
+
+
+def hardware(device: torch.device) -> str:
+    """Return a line about the machine that a device is in."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _named(attacks: Sequence[str | FeatureAttack] | Mapping[str, FeatureAttack]) -> dict[str, FeatureAttack]:
+    """Return the attacks by the names that they get in the report."""
+    if isinstance(attacks, Mapping):
+        named = dict(attacks)
+    else:
+        named = {}
+        for attack in attacks:
+            name = attack if isinstance(attack, str) else type(attack).__name__.lower()
+            made = registry.create("attacks", name, {}) if isinstance(attack, str) else attack
+            if not isinstance(made, FeatureAttack):
+                raise ConfigError(f"'{name}' is no attack on features, found {type(made).__name__}")
+            if name in named:
+                raise ConfigError(f"two attacks named '{name}'; name them: attacks={{'first': ..., 'second': ...}}")
+            named[name] = made
+    if not named:
+        raise ConfigError(f"an audit needs at least one attack; known: {', '.join(registry.TABLE['attacks'])}")
+    return named
+
+
+def _sample(pictures: Pictures, count: int, seed: int) -> Pictures:
+    """Return some pictures, drawn at random."""
+    if not len(pictures):
+        raise ConfigError("there is no picture to score; give the data set a test part")
+    return pictures.subset(shuffled(len(pictures), generator(seed, "scored"))[:count])
+
+
+def _sent(target: Target, pictures: Pictures, seed: int) -> Tensor:
+    """Return what users send for pictures, once each."""
+    stream = generator(seed, "sent", device=target.device)
+    return torch.cat([z for z, _ in released(target, pictures.to(target.device), stream)])
+
+
+def accuracy(target: Target, pictures: Pictures, seed: int) -> Interval:
+    """Return the accuracy of a target as deployed, with its 95 % interval.
+
+    Args:
+        target: the target.
+        pictures: what it is asked about.
+        seed: of the defense's random numbers.
+    """
+    stream = generator(seed, "accuracy", device=target.device)
+    logits = torch.cat([logits for _, logits in released(target, pictures.to(target.device), stream)])
+    return mean_interval(hits(logits, pictures.labels.to(logits.device)), generator(seed, "bootstrap"))
+
+
+def _scored(
+    name: str, attack: FeatureAttack, attacked: Attacked, scored: Mapping[Part, Pictures], seed: int
+) -> tuple[list[AttackResult], list[Exhibit]]:
+    """Turn the reconstructions of an attack into numbers and pictures to look at."""
+    results, shown = [], []
+    for part, reconstructions in attacked.reconstructions.items():
+        for made in reconstructions:
+            x = as_images(scored[part].read(torch.arange(len(made.x_hat))), made.x_hat.device)
+            results.append(_result(name, attack, attacked, part, made, x, seed))
+            pixels = made.x_hat[:SHOWN].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+            shown.append(Exhibit(part, pixels, name, made.selection, seed))
+    return results, shown
+
+
+def _result(
+    name: str, attack: FeatureAttack, attacked: Attacked, part: Part, made: Reconstruction, x: Images, seed: int
+) -> AttackResult:
+    """Measure one reconstruction."""
+    errors, distances = image.mse(made.x_hat, x), image.lpips(made.x_hat, x)
+    stream = generator(seed, "bootstrap", name, part)
+    return AttackResult(
+        name=name,
+        part=part,
+        selection=made.selection,
+        seed=seed,
+        access=attack.access,
+        pictures=len(x),
+        mse=mean_interval(errors, stream),
+        psnr=psnr_interval(errors, stream),
+        psnr_mean=mean_interval(image.psnr(errors), stream),
+        ssim=mean_interval(image.ssim(made.x_hat, x), stream),
+        lpips=None if distances is None else mean_interval(distances, stream),
+        seconds=attacked.seconds,
+        queries=attacked.queries,
+        settings=dataclasses.asdict(attack),
+    )
+
+
+def _data_facts(data: Data) -> DataFacts:
+    return DataFacts(
+        name=data.name,
+        fingerprint=data.part("train").fingerprint,
+        counts={name: len(part) for name, part in data.parts.items()},
+        skipped=data.skipped,
+        auxiliary=data.auxiliary,
+    )
+
+
+def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int]) -> tuple[str, ...]:
+    """Say what an audit with these attacks says nothing about."""
+    run = {type(attack) for attack in named.values()}
+    left = [
+        f"the attack '{name}': {entry.summary}"
+        for name, entry in registry.TABLE["attacks"].items()
+        if name not in named and entry.load() not in run
+    ]
+    few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
+    return (*left, *_NOT_THIS_SURFACE, *few)
+
+
+def _telling(watch: Watch, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: watch(name, done, total)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a training run in one safetensors file: weights, optimiser and history, written whole after each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sfumato.errors import WeightsError
+from sfumato.files import load_into, read_tensors, write_tensors
+
+FORMAT = "sfumato-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class EpochFacts:
+    """What one epoch of training came to.
+
+    Attributes:
+        number: from 0.
+        loss: mean over the steps, penalties included.
+        accuracy: on the training pictures as the steps saw them, [0, 1].
+        learning_rate: of the last step.
+        seconds: wall time.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochFacts], *, definition: str) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: the file; the one that was there is replaced at once.
+        target: whose weights.
+        optimizer: whose state.
+        history: the epochs done.
+        definition: what defines the run; a checkpoint continues only a run of the same definition.
+
+    Raises:
+        StorageError: it cannot be written; the last one stays.
+    """
+    tensors = {f"target.{name}": value for name, value in target.state_dict().items()}
+    for place, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{place}.{name}": value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    facts = {
+        "format": FORMAT,
+        "definition": definition,
+        "history": json.dumps([dataclasses.asdict(epoch) for epoch in history]),
+    }
+    write_tensors(path, tensors, facts)
+
+
+def load(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, definition: str) -> list[EpochFacts]:
+    """Load a checkpoint into a target and its optimiser.
+
+    Args:
+        path: the file.
+        target: where the weights go.
+        optimizer: where its state goes.
+        definition: what defines the run that shall go on.
+
+    Returns:
+        The epochs done.
+
+    Raises:
+        WeightsError: the file is not a whole checkpoint, or is that of another run.
+    """
+    tensors, facts = read_tensors(path)
+    if facts.get("format") != FORMAT:
+        raise WeightsError(
+            f"expected a checkpoint ({FORMAT}), found {path} with format {facts.get('format')!r}; start without --resume"
+        )
+    if facts["definition"] != definition:
+        raise WeightsError(f"{path} is the checkpoint of another recipe; start without --resume, or use another folder")
+    load_into(target, _under(tensors, "target."), source=path)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        place, key = name.split(".", 1)
+        state.setdefault(int(place), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])]
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

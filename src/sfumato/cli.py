@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. PyTorch is imported inside the commands, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sfumato.errors import ConfigError, SfumatoError
+
+if TYPE_CHECKING:
+    from sfumato.pipeline import Watch, Workplace
+    from sfumato.types import Audit
+
+app = typer.Typer(
+    help="Find out what a vision model gives away, train it so that it doesn't, and ship it safely.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Runs = Annotated[Path, typer.Option(help="Folder of runs.", envvar="SFUMATO_RUNS")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds data sets.", envvar="SFUMATO_DATA")]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
+
+
+@app.command()
+def demo(runs: Runs = Path("runs"), device: Device = "auto") -> None:
+    """Audit a small classifier of digits before and after hardening it, in a few minutes."""
+    from sfumato import report
+    from sfumato.demo import run_demo
+
+    with _progress() as watch:
+        audits = run_demo(_workplace(runs, None, device, resume=True, watch=watch))
+    path = report.save(audits, runs / "demo" / "report.html")
+    _print_table(audits)
+    _say(f"report: {path}")
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[
+        Literal["datasets", "models", "defenses", "attacks"] | None, typer.Argument(help="One table only.", show_default=False)
+    ] = None,
+) -> None:
+    """List the names that a recipe may use."""
+    from rich.table import Table
+
+    from sfumato.registry import TABLE
+
+    for family, entries in TABLE.items():
+        if what in (None, family):
+            table = Table("name", "what it is", title=family, title_justify="left")
+            for name, entry in entries.items():
+                table.add_row(name, entry.summary)
+            _console().print(table)
+
+
+@app.command()
+def cuts(
+    model: Annotated[str, typer.Argument(help='A model of the zoo, "timm:NAME", or "module:function" of yours.')],
+    classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
+    shape: Annotated[str, typer.Option(help="Channels, height and width of a picture.")] = "3,32,32",
+) -> None:
+    """List every clean cut of a model: what crosses it and what each side costs."""
+    import torch
+    from rich.table import Table
+
+    from sfumato.models.resolve import build_model
+    from sfumato.split import FORMATS
+    from sfumato.split import cuts as list_cuts
+
+    sizes = _shape(shape)
+    sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
+    built = build_model(model, classes=classes, shape=sizes)
+    table = Table(
+        "cut", "shape of z", title=f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes", title_justify="left"
+    )
+    for heading in (*(f"bytes {name}" for name in FORMATS), "head params", "head MACs", "tail params", "tail MACs"):
+        table.add_column(heading, justify="right")
+    for cut in list_cuts(built, torch.zeros(1, *sizes)):
+        numbers = (*cut.bytes_per_picture.values(), cut.head.parameters, cut.head.macs, cut.tail.parameters, cut.tail.macs)
+        table.add_row(cut.name, "x".join(map(str, cut.shape)), *(f"{number:,}" for number in numbers))
+    _console().print(table)
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    runs: Runs = Path("runs"),
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    restart: Restart = False,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train the target of a recipe, defenses included."""
+    from sfumato import pipeline
+    from sfumato.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    with _progress() as watch:
+        place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
+        data = pipeline.read_data(loaded, place)
+        _, stage = pipeline.train_recipe(loaded, data, place)
+    folder = pipeline.publish_target(loaded, stage, place.store, loaded.name)
+    _say_skipped(data.skipped)
+    reached = stage.facts()["accuracy"]
+    if isinstance(reached, dict):
+        _say(f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
+    _say(f"run: {folder}")
+
+
+@app.command()
+def audit(
+    recipe: RecipePath,
+    runs: Runs = Path("runs"),
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    restart: Restart = False,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train the target of a recipe, or find it trained, and attack it."""
+    from sfumato import pipeline
+    from sfumato.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    with _progress() as watch:
+        place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
+        data = pipeline.read_data(loaded, place)
+        made, stage = pipeline.audit_recipe(loaded, data, place)
+    folder = pipeline.publish_audit(loaded, made, stage, place.store, loaded.name)
+    _say_skipped(data.skipped)
+    _print_table([made])
+    _say(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def report(
+    run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, in the order of the columns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Ends in .html, .md or .json.")] = Path("report.html"),
+) -> None:
+    """Show the audits of several runs side by side."""
+    from sfumato import report as reports
+
+    audits = [audit for folder in run for audit in reports.load(folder / "audit.json" if folder.is_dir() else folder)]
+    path = reports.save(audits, output)
+    _print_table(audits)
+    _say(f"report: {path}")
+
+
+def main() -> None:
+    """Run the command line: an error of ours is one message and exit status 2; an interrupt says how to go on."""
+    try:
+        app()
+    except SfumatoError as error:
+        print(f"sfumato: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nsfumato: stopped; the same command with --resume goes on from the last epoch", file=sys.stderr)
+        sys.exit(130)
+
+
+def _workplace(
+    runs: Path,
+    data_root: Path | None,
+    device: str,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    skip_bad: bool = False,
+    watch: Watch | None = None,
+) -> Workplace:
+    """Return where a command works."""
+    from sfumato.data.base import Reading
+    from sfumato.pipeline import Workplace
+    from sfumato.store import Store
+
+    sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
+    if resume and restart:
+        raise ConfigError("--resume and --restart exclude each other; give one")
+    return Workplace(
+        store=Store(runs),
+        reading=Reading(root=data_root, skip_bad=skip_bad),
+        device=_device(device),
+        resume=resume,
+        restart=restart,
+        watch=watch,
+    )
+
+
+def _device(name: str) -> torch.device:  # type: ignore[name-defined]  # noqa: F821
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'--device must be "auto", "cpu" or a CUDA device that is there, got "{name}"') from error
+    return device
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    sizes = tuple(int(part) if part.isdigit() else 0 for part in text.replace("x", ",").split(","))
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ConfigError(f'--shape must be channels, height and width, such as "3,32,32", got "{text}"')
+    return sizes
+
+
+@contextmanager
+def _progress() -> Iterator[Watch]:
+    """Show one bar for each thing that is being done."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_console(stderr=True)) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def watch(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done)
+
+        yield watch
+
+
+def _print_table(audits: list[Audit]) -> None:
+    """Print the headline numbers, a column for each audit."""
+    from rich.table import Table
+
+    from sfumato.report import table
+
+    rows = table(audits)
+    shown = Table("", *(audit.title for audit in audits))
+    for row in rows:
+        shown.add_row(row.label, *row.cells)
+    _console().print(shown)
+
+
+def _say_skipped(skipped: tuple[str, ...]) -> None:
+    if skipped:
+        _say(
+            f"left out {len(skipped)} pictures that could not be decoded: {', '.join(skipped[:5])}{', ...' if len(skipped) > 5 else ''}"
+        )
+
+
+def _say(text: str) -> None:
+    _console().print(text, highlight=False, soft_wrap=True)
+
+
+def _console(*, stderr: bool = False) -> Console:  # type: ignore[name-defined]  # noqa: F821
+    from rich.console import Console
+
+    return Console(stderr=stderr)

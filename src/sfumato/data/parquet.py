@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parquet files with an image and a label in every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sfumato.data.base import Data, Reading
+from sfumato.data.decode import EncodedPart, decode_parts
+from sfumato.data.partition import split_test
+from sfumato.data.picture import Encoded
+from sfumato.data.source import Source, require
+from sfumato.errors import DataError, MissingDataError
+
+_NAMES = "label_name"
+_BATCH_BYTES = 1 << 20
+_MOST_ROWS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns hold what.
+
+    Args:
+        image: encoded pictures: bytes, or a struct with a field `bytes` as Hugging Face writes it.
+        label: integers or strings. With integers, a column "label_name" gives the names of the classes.
+    """
+
+    image: str = "image"
+    label: str = "label"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet(Source):
+    """Any parquet file with an image and a label in every row.
+
+    Args:
+        path: of the file, or of a folder with train.parquet and perhaps test.parquet or val.parquet.
+        test: the file of the test part; None takes the folder's, else splits 20 % of every class off.
+        size: side of the square that pictures are brought to; None keeps them.
+        image: the column of encoded pictures.
+        label: the column of labels, integers or strings; classes are numbered in the order of their sorted values.
+        seed: of the split.
+    """
+
+    path: str | Path
+    test: str | Path | None = None
+    size: int | None = None
+    image: str = "image"
+    label: str = "label"
+    seed: int = 0
+
+    def load(self, reading: Reading) -> Data:
+        """Read the pictures."""
+        path = require("parquet", Path(self.path))
+        files = self._files(path)
+        columns = Columns(image=self.image, label=self.label)
+        return read_parquet(path.stem, files, reading, columns=columns, size=self.size, seed=self.seed)
+
+    def _files(self, path: Path) -> dict[str, Path]:
+        test = None if self.test is None else require("parquet", Path(self.test))
+        train = path / "train.parquet" if path.is_dir() else path
+        if not train.exists():
+            raise MissingDataError(f"parquet: looked for train.parquet in {path}; put it there, or give the path of a file")
+        if test is None and path.is_dir():
+            test = next((file for file in (path / "test.parquet", path / "val.parquet") if file.exists()), None)
+        return {"train": train} if test is None else {"train": train, "test": test}
+
+
+def read_parquet(
+    name: str, files: Mapping[str, Path], reading: Reading, *, columns: Columns, size: int | None = None, seed: int = 0
+) -> Data:
+    """Read a data set from parquet files, in bounded chunks.
+
+    Args:
+        name: of the data set.
+        files: by part: `train`, and `test` unless that is split off.
+        reading: gives the budget, and says whether bad rows are skipped.
+        columns: which columns hold pictures and labels.
+        size: side of the square that pictures are brought to; None keeps them.
+        seed: of the split where there is no test file.
+
+    Returns:
+        Data with the parts `train` and `test`.
+
+    Raises:
+        DataError: a file is not parquet, lacks a column, has a column of another type, or a class that `train` has not.
+        CorruptPictureError: a row cannot be decoded, and bad ones are not skipped.
+    """
+    labels = {part: _read_labels(path, columns) for part, path in files.items()}
+    values = sorted(set(labels["train"].values))
+    number = {value: place for place, value in enumerate(values)}
+    for part, path in files.items():
+        if foreign := sorted(set(labels[part].values) - set(values)):
+            raise DataError(
+                f"{path}: classes that {files['train'].name} has not: {foreign[:5]}; both files must have the same classes"
+            )
+    parts = {
+        part: _encoded(path, columns, np.array([number[value] for value in labels[part].values])) for part, path in files.items()
+    }
+    decoded = decode_parts(parts, size=size, reading=reading)
+    pictures = decoded.parts if "test" in decoded.parts else split_test(decoded.parts["train"], seed=seed)
+    return Data(name=name, classes=labels["train"].classes(values), parts=pictures, skipped=decoded.skipped)
+
+
+@dataclass(frozen=True)
+class _LabelColumn:
+    values: list[Any]
+    names: list[str] | None
+
+    def classes(self, values: list[Any]) -> tuple[str, ...]:
+        """Name the classes by the column of names, where each class has exactly one."""
+        pairs = sorted(set(zip(self.values, self.names or [], strict=self.names is not None)))
+        return tuple(name for _, name in pairs) if len(pairs) == len(values) else tuple(str(value) for value in values)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a parquet file, but it cannot be read ({error}); write or get it again") from error
+
+
+def _read_labels(path: Path, columns: Columns) -> _LabelColumn:
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        missing = [name for name in (columns.image, columns.label) if name not in schema.names]
+        if missing:
+            found = ", ".join(schema.names)
+            raise DataError(
+                f"{path}: expected a column {' and a column '.join(missing)}, found {found}; name yours with image= and label="
+            )
+        _check_image(path, columns.image, schema.field(columns.image).type)
+        table = file.read([name for name in (columns.label, _NAMES) if name in schema.names])
+    column = table[columns.label]
+    _check_label(path, columns.label, column)
+    names = table[_NAMES] if _NAMES in table.column_names and pa.types.is_integer(column.type) else None
+    return _LabelColumn(column.to_pylist(), None if names is None else [str(name) for name in names.to_pylist()])
+
+
+def _check_image(path: Path, name: str, kind: pa.DataType) -> None:
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(
+            f"{path}: column {name} must hold bytes, or a struct with a field bytes, got {kind}; name another with image="
+        )
+
+
+def _check_label(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{path}: column {name} must hold integers or strings, got {kind}; name another with label=")
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise DataError(f"{path}, row {row}: no label ({column.null_count} rows have none); fill them in or remove the rows")
+
+
+def _encoded(path: Path, columns: Columns, numbers: npt.NDArray[np.int64]) -> EncodedPart:
+    def pictures() -> Iterator[Encoded]:
+        with _opened(path) as file:
+            cells = _cells(file, columns.image)
+            for row, (cell, number) in enumerate(zip(cells, numbers.tolist(), strict=True)):
+                yield Encoded(f"{path}, row {row}", cell or b"", number)
+
+    return EncodedPart(len(numbers), pictures)
+
+
+def _cells(file: pq.ParquetFile, name: str) -> Iterator[bytes | None]:
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    average = sum(group.total_byte_size for group in groups) // max(1, file.metadata.num_rows)
+    rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, average)))  # so that the encoded pictures in memory are bounded too
+    for batch in file.iter_batches(batch_size=rows, columns=[name], use_threads=False):
+        column = batch.column(0)
+        yield from (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).to_pylist()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that stay in memory, on the CPU or on an accelerator."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sfumato.data.base import Pictures
+from sfumato.data.fingerprint import fingerprint_of
+from sfumato.errors import DataError
+from sfumato.types import Labels, Pixels
+
+
+class ResidentPictures(Pictures):
+    """Pictures in one uint8 tensor. Subsets share that tensor until they move to another device.
+
+    Args:
+        pixels: (M, C, H, W), uint8, on any device.
+        labels: (N,), int64; moved to the CPU.
+        rows: (N,), int64, the row of `pixels` of each picture; None takes them all in order, and N is M.
+
+    Raises:
+        DataError: pixels are not uint8 of four dimensions, or there is not one label for each picture.
+
+    Example:
+        >>> pictures = ResidentPictures(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 1]))
+        >>> pictures.subset(torch.tensor([2, 0])).labels
+        tensor([1, 0])
+    """
+
+    def __init__(self, pixels: Pixels, labels: Labels, rows: Tensor | None = None) -> None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+            raise DataError(f"pixels must be uint8 (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; see from_tensors")
+        count = len(pixels) if rows is None else len(rows)
+        if labels.shape != (count,):
+            raise DataError(f"{count} pictures need labels of shape ({count},), got {tuple(labels.shape)}")
+        self.labels = labels.to("cpu", torch.int64)
+        self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        self._pixels = pixels
+        self._rows = None if rows is None else rows.to(pixels.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return self._pixels.device
+
+    def read(self, index: Tensor) -> Pixels:
+        """Gather the pictures at `index`, (n,) int64 on the CPU or on the device of the pixels, as uint8 (n, C, H, W) there."""
+        index = index.to(self.device)
+        return self._pixels.index_select(0, index if self._rows is None else self._rows.index_select(0, index))
+
+    def span(self, start: int, stop: int) -> Pixels:
+        """Return the pictures from `start` up to `stop`, without a copy where they lie next to each other."""
+        if self._rows is None:
+            return self._pixels[start:stop]
+        return self._pixels.index_select(0, self._rows[start:stop])
+
+    def subset(self, index: Tensor) -> ResidentPictures:
+        """Return the pictures at `index`, in that order; the pixels are shared."""
+        index = index.cpu()
+        rows = index if self._rows is None else self._rows.cpu()[index]
+        return ResidentPictures(self._pixels, self.labels[index], rows)
+
+    def to(self, device: torch.device | str) -> ResidentPictures:
+        """Return the collection on `device`: itself where it is there already, else a copy of its own pictures only."""
+        if torch.empty(0, device=device).device == self.device:  # "cuda" and "cuda:0" are the same place
+            return self
+        return ResidentPictures(self.span(0, len(self)).to(device), self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of shape, pixels and labels, hexadecimal."""
+        return fingerprint_of(self)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a defense is: a module whose hooks the training loop and the deployed target call, the identity by default.
+
+A method overrides one or two hooks. It never owns the loop, the optimiser, the data, the device or the printing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.data.base import Data
+from sfumato.split import Split
+from sfumato.types import Epoch, Step
+
+
+class Defense(nn.Module):
+    """A defense that does nothing: the identity in every hook.
+
+    Attributes:
+        name: key of the defense in a composition, in checkpoints and in reports.
+        phases: names of the updates that a method makes for each batch; a method without phases takes part in all of them.
+    """
+
+    name: ClassVar[str]
+    phases: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `protect` draws random numbers."""
+        return False
+
+    @property
+    def owns_criterion(self) -> bool:
+        """Whether the defense replaces the task loss; at most one part of a composition may."""
+        return type(self).criterion is not Defense.criterion
+
+    def learned(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that the loop's optimiser updates. A method that updates its own (an inner adversary) leaves them out."""
+        yield from self.parameters()
+
+    def prepare(self, model: Split, data: Data) -> None:
+        """Change the model, once, before the optimiser exists. Run without gradient, and again before weights are loaded."""
+
+    def begin_epoch(self, epoch: Epoch) -> None:
+        """Look at the data before an epoch. Run without gradient."""
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Look at the data after an epoch. Run without gradient."""
+
+    def before_step(self, step: Step) -> None:
+        """Update what belongs to the defense itself, after the forward pass and before the penalty. Run with gradient."""
+
+    def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Change the features that are sent, in training and in deployment. Run with gradient in training.
+
+        Args:
+            z: features leaving the head, (N, ...).
+            generator: the stream to draw from, on the device of z; None is PyTorch's ambient stream.
+        """
+        return z
+
+    def criterion(self, step: Step) -> Tensor:
+        """Replace the task loss by a scalar. Run with gradient; called only on a class that overrides it."""
+        raise NotImplementedError(f"{type(self).__name__} does not replace the task loss")
+
+    def penalty(self, step: Step) -> Tensor | None:
+        """Return a scalar to add to the loss, or None. Run with gradient."""
+
+    def after_step(self, step: Step) -> None:
+        """Change the model after the optimiser's step. Run without gradient."""
+
+    def finish(self, model: Split) -> None:
+        """Change the model, once, after training. Run without gradient."""
+
+    def release(self, logits: Tensor) -> Tensor:
+        """Change the answer that a deployed target gives. Not called in training."""
+        return logits
+
+    def describe(self) -> str:
+        """Return the defense as a constructor call, for reports."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def __repr__(self) -> str:
+        return self.describe()

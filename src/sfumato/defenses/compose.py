@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several defenses as one: `protect` and `release` fold from left to right, penalties add, conflicts raise at construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.data.base import Data
+from sfumato.defenses.base import Defense
+from sfumato.errors import ConflictError
+from sfumato.split import Split
+from sfumato.types import Epoch, Step
+
+
+class Compose(Defense):
+    """A defense made of defenses; empty, it is no defense.
+
+    Nested compositions are flattened, so composing is associative. Parts are keyed by their names, so that a checkpoint does not
+    depend on their order.
+
+    Args:
+        parts: the defenses, in the order in which they see the features.
+
+    Raises:
+        ConflictError: two parts have the same name, or two replace the task loss.
+
+    Example:
+        >>> from sfumato.defenses.noise import Noise
+        >>> Compose(Compose(), Noise(sigma=0.1)).describe()
+        'Compose(Noise(sigma=0.1, distribution='gaussian'))'
+    """
+
+    name = "compose"
+
+    def __init__(self, *parts: Defense) -> None:
+        super().__init__()
+        flat = list(_flatten(parts))
+        _refuse_conflicts(flat)
+        self.parts = nn.ModuleDict({part.name: part for part in flat})
+
+    def __iter__(self) -> Iterator[Defense]:
+        return (part for part in self.parts.values() if isinstance(part, Defense))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any part's `protect` draws random numbers."""
+        return any(part.stochastic for part in self)
+
+    @property
+    def owns_criterion(self) -> bool:
+        """Whether a part replaces the task loss."""
+        return any(part.owns_criterion for part in self)
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        """The updates made for each batch: every part's phases, each once, or one named "main"."""
+        return tuple(dict.fromkeys(phase for part in self for phase in part.phases)) or ("main",)
+
+    def learned(self) -> Iterator[nn.Parameter]:  # noqa: D102
+        for part in self:
+            yield from part.learned()
+
+    def prepare(self, model: Split, data: Data) -> None:  # noqa: D102
+        for part in self:
+            part.prepare(model, data)
+
+    def begin_epoch(self, epoch: Epoch) -> None:  # noqa: D102
+        for part in self:
+            part.begin_epoch(epoch)
+
+    def end_epoch(self, epoch: Epoch) -> None:  # noqa: D102
+        for part in self:
+            part.end_epoch(epoch)
+
+    def before_step(self, step: Step) -> None:  # noqa: D102
+        for part in self._taking_part(step):
+            part.before_step(step)
+
+    def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:  # noqa: D102
+        return reduce(lambda value, part: part.protect(value, generator), self, z)
+
+    def criterion(self, step: Step) -> Tensor:  # noqa: D102
+        owner = next(part for part in self if part.owns_criterion)
+        return owner.criterion(step)
+
+    def penalty(self, step: Step) -> Tensor | None:  # noqa: D102
+        terms = [term for part in self._taking_part(step) if (term := part.penalty(step)) is not None]
+        return reduce(torch.add, terms) if terms else None
+
+    def after_step(self, step: Step) -> None:  # noqa: D102
+        for part in self._taking_part(step):
+            part.after_step(step)
+
+    def finish(self, model: Split) -> None:  # noqa: D102
+        for part in self:
+            part.finish(model)
+
+    def release(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return reduce(lambda value, part: part.release(value), self, logits)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return ", ".join(part.describe() for part in self)
+
+    def _taking_part(self, step: Step) -> list[Defense]:
+        return [part for part in self if not part.phases or step.phase in part.phases]
+
+
+def _flatten(parts: Iterable[Defense]) -> Iterator[Defense]:
+    for part in parts:
+        if isinstance(part, Compose):
+            yield from part
+        else:
+            yield part
+
+
+def _refuse_conflicts(parts: list[Defense]) -> None:
+    named: dict[str, Defense] = {}
+    for part in parts:
+        if part.name in named:
+            raise ConflictError(
+                f"two defenses named '{part.name}': {named[part.name].describe()} and {part.describe()}; keep one"
+            )
+        named[part.name] = part
+    owners = [part.describe() for part in parts if part.owns_criterion]
+    if len(owners) > 1:
+        raise ConflictError(f"at most one defense may replace the task loss, found {' and '.join(owners)}; keep one")

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are either whole or not there: atomic writes, and tensors that are read without unpickling anything."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from sfumato.errors import StorageError, WeightsError
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` inside a `with` block into a `StorageError` that says what to do.
+
+    Args:
+        path: the file or folder concerned.
+        doing: what is done with it, such as "write".
+
+    Raises:
+        StorageError: an OSError was raised inside.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"cannot {doing} {path}: no space left on the disk; free some, or choose another folder"
+            ) from error
+        raise StorageError(f"cannot {doing} {path}: {error.strerror or error}") from error
+
+
+def write_atomic(path: str | Path, content: bytes) -> Path:
+    """Write a file so that a reader finds the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder is made when missing.
+        content: what it shall hold.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: it cannot be written; what was there stays.
+    """
+    path = Path(path)
+    with disk_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def write_json(path: str | Path, record: Mapping[str, object]) -> Path:
+    """Write a record as JSON, atomically.
+
+    Args:
+        path: the file.
+        record: what it shall hold; NaN and infinity are refused.
+
+    Returns:
+        The path.
+    """
+    return write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> Path:
+    """Write tensors and facts as one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        tensors: by name; those that share memory are written once for each name.
+        facts: strings to write beside them.
+
+    Returns:
+        The path.
+    """
+    # A copy for each name: safetensors refuses tensors that share memory, as the weights of a module that both halves call do.
+    flat = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    return write_atomic(path, safetensors_bytes(flat, metadata=dict(facts or {})))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, on the CPU, and the facts written beside them.
+
+    Raises:
+        WeightsError: the file is missing, truncated, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"expected a safetensors file at {path}, found none; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 -- not a dict
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"expected a whole safetensors file, found {path} ({path.stat().st_size} bytes): {error}. It is truncated or of another "
+            "format; Sfumato loads no pickles: save it again with safetensors.torch.save_file(model.state_dict(), ...)"
+        ) from error
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Load tensors into a module, all of them or none.
+
+    Args:
+        module: where they go.
+        tensors: by the names of the module's state dict.
+        source: where they come from, for the message.
+
+    Raises:
+        WeightsError: names or shapes are those of another model; nothing is loaded then.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    foreign = [name for name in tensors if name not in wanted]
+    shaped = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if missing or foreign or shaped:
+        found = [("missing", missing), ("not of this model", foreign), ("of another shape", shaped)]
+        said = "; ".join(
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" for kind, names in found if names
+        )
+        raise WeightsError(f"{source} holds the weights of another model: {said}; check model, cut, classes and defenses")
+    module.load_state_dict(dict(tensors))

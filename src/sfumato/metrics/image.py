@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How close reconstructions are to the pictures, one number a picture: MSE, PSNR, SSIM, and LPIPS where its weights are there.
+
+Source: wang2004ssim; zhang2018lpips; xia2025cem, section 5.1 and Tables S1 to S4 for the PSNR of the mean MSE.
+Equations: PSNR = -10 log10(MSE) for a peak of 1 -> psnr
+Departures: the CEM release takes the PSNR of each batch of 256 and averages; the PSNR of the mean MSE over all pictures does not
+depend on the batches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from sfumato.errors import ConfigError, DataError
+from sfumato.types import Images
+
+_CHUNK = 256
+
+
+def mse(x_hat: Images, x: Images) -> Tensor:
+    """Return the mean squared error of each picture.
+
+    Args:
+        x_hat: reconstructions, (N, C, H, W), [0, 1].
+        x: the pictures, the same shape.
+
+    Returns:
+        (N,), float32, at least 0.
+
+    Raises:
+        DataError: the shapes differ.
+
+    Example:
+        >>> mse(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5))
+        tensor([0.2500])
+    """
+    _require_same_shape(x_hat, x)
+    return (x_hat - x).square().flatten(1).mean(1)
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of a mean squared error, for a peak of 1.
+
+    Args:
+        mse: any shape, pixels in [0, 1].
+
+    Returns:
+        dB, the same shape; infinite where the error is 0.
+
+    Example:
+        >>> psnr(torch.tensor(0.01))
+        tensor(20.)
+    """
+    return -10 * torch.log10(mse)
+
+
+def ssim(x_hat: Images, x: Images) -> Tensor:
+    """Return the structural similarity of each picture, with a Gaussian window of 11x11 and sigma 1.5.
+
+    Args:
+        x_hat: reconstructions, (N, C, H, W), [0, 1].
+        x: the pictures, the same shape, at least 6 pixels on each side.
+
+    Returns:
+        (N,), float32, at most 1.
+
+    Raises:
+        DataError: the shapes differ, or a side is under 6 pixels.
+
+    Example:
+        >>> x = torch.rand(1, 1, 12, 12)
+        >>> ssim(x, x)
+        tensor([1.])
+    """
+    _require_same_shape(x_hat, x)
+    if min(x.shape[-2:]) < 6:
+        raise DataError(f"SSIM needs pictures of at least 6x6 pixels, found {x.shape[-2]}x{x.shape[-1]}; scale them up")
+    parts = [
+        structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+        for a, b in zip(x_hat.split(_CHUNK), x.split(_CHUNK), strict=True)
+    ]
+    return torch.cat([part.reshape(-1) for part in parts if isinstance(part, Tensor)])
+
+
+def lpips(x_hat: Images, x: Images) -> Tensor | None:
+    """Return the perceptual distance of each picture (AlexNet), or None where the extra or its weights are not installed.
+
+    Args:
+        x_hat: reconstructions, (N, C, H, W), [0, 1].
+        x: the pictures, the same shape.
+
+    Returns:
+        (N,), float32, at least 0; or None. Nothing is downloaded.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    _require_same_shape(x_hat, x)
+    try:
+        network = _lpips_network()
+    except ConfigError:
+        return None
+    pairs = zip(x_hat.split(_CHUNK), x.split(_CHUNK), strict=True)
+    with torch.no_grad():
+        return torch.cat([network.to(x.device)(_rgb(a), _rgb(b), normalize=True).flatten() for a, b in pairs])
+
+
+def _lpips_network() -> torch.nn.Module:
+    """Return the network of the extra "perceptual", from weights that are on the disk already.
+
+    Raises:
+        ConfigError: the package or its backbone is not there.
+    """
+    try:
+        import lpips as package
+        from torchvision.models import AlexNet_Weights
+    except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises RuntimeError
+        raise ConfigError('LPIPS needs the extra: pip install "sfumato[perceptual]"') from error
+    name = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    backbone = f"{torch.hub.get_dir()}/checkpoints/{name}"
+    try:
+        with open(backbone, "rb"):
+            network: torch.nn.Module = package.LPIPS(net="alex", verbose=False).eval()
+    except OSError as error:
+        raise ConfigError(f"LPIPS needs its backbone at {backbone}; it is never downloaded at run time") from error
+    return network
+
+
+def _rgb(x: Images) -> Images:
+    """Return pictures with three channels."""
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+
+
+def _require_same_shape(x_hat: Images, x: Images) -> None:
+    if x_hat.shape != x.shape:
+        raise DataError(f"expected reconstructions of shape {tuple(x.shape)}, found {tuple(x_hat.shape)}")

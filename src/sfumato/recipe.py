@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe: names, arguments and a seed in TOML. Every problem of a recipe is reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sfumato import registry
+from sfumato.arguments import check, construct
+from sfumato.attacks.base import FeatureAttack
+from sfumato.data.source import Source
+from sfumato.defenses.base import Defense
+from sfumato.defenses.compose import Compose
+from sfumato.errors import ConfigError, RecipeError, nearest
+from sfumato.settings import Train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Keys of `[data]` that every data set takes.
+
+    Args:
+        budget: bytes of decoded pixels that may stay in memory.
+        public: share of the training pictures that is public, [0, 1).
+        auxiliary: where the adversary's pictures come from.
+    """
+
+    budget: int = 2 << 30
+    public: float = 0.0
+    auxiliary: Literal["private", "public", "test"] = "private"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Keys of `[model]` that every model takes.
+
+    Args:
+        cut: where the model is split.
+        weights: a safetensors file to start from; drawn by the seed where None.
+    """
+
+    cut: str
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """The `[audit]` table.
+
+    Args:
+        pictures: how many of each part are scored, at most.
+        seeds: run every attack with each of these; the recipe's seed where empty.
+    """
+
+    pictures: int = 1000
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, checked.
+
+    Attributes:
+        name: of the run: the file's name without its ending.
+        text: the TOML, as it was written.
+        seed: of everything random.
+        source: the data set.
+        data: how it is read and partitioned.
+        model: name of the model.
+        options: further arguments of the model.
+        split: its cut and weights.
+        defenses: in the order in which they see the features.
+        train: how the target is trained.
+        attacks: by the name that they get in the report.
+        audit: how it is audited.
+    """
+
+    name: str
+    text: str
+    seed: int
+    source: Source
+    data: DataOptions
+    model: str
+    options: Mapping[str, object]
+    split: ModelOptions
+    defenses: tuple[Defense, ...]
+    train: Train
+    attacks: Mapping[str, FeatureAttack]
+    audit: AuditOptions
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a file.
+
+    Args:
+        path: a TOML file.
+
+    Raises:
+        ConfigError: there is no such file.
+        RecipeError: it is not TOML, or not a recipe; every problem is named.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected a recipe (TOML) at {path}, found none that can be read: {error}") from error
+    return parse_recipe(text, name=path.stem, source=str(path))
+
+
+def parse_recipe(text: str, *, name: str = "recipe", source: str = "recipe") -> Recipe:
+    """Read a recipe from a string.
+
+    Args:
+        text: TOML.
+        name: of the run.
+        source: where the text came from, for messages.
+
+    Raises:
+        RecipeError: it is not TOML, or not a recipe; every problem is named.
+
+    Example:
+        >>> recipe = parse_recipe('''
+        ... data.name = "digits"
+        ... model = { name = "vgg11", cut = "c2" }
+        ... ''')
+        >>> recipe.model, recipe.split.cut, recipe.train.epochs
+        ('vgg11', 'c2', 10)
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(source, [f"not TOML: {error}"]) from error
+    reader = _Reader(table)
+    parts = reader.read()
+    if reader.problems:
+        raise RecipeError(source, reader.problems)
+    return Recipe(name=name, text=text, **parts)
+
+
+_TABLES = ("seed", "data", "model", "defenses", "train", "attacks", "audit")
+
+
+@dataclass
+class _Reader:
+    """Goes through the tables of a recipe and gathers what is wrong."""
+
+    table: Mapping[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    def read(self) -> dict[str, Any]:
+        """Return the fields of the recipe; incomplete where there are problems."""
+        self.problems += [
+            f"{key}: unknown key{nearest(key, _TABLES)}; known: {', '.join(_TABLES)}" for key in self.table if key not in _TABLES
+        ]
+        seed = self.table.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            self.problems.append(f"seed: expected an integer >= 0, found {seed!r}")
+        model, options, split = self._model()
+        source, data = self._data()
+        return {
+            "seed": seed,
+            "source": source,
+            "data": data,
+            "model": model,
+            "options": options,
+            "split": split,
+            "defenses": self._defenses(),
+            "train": self._construct(Train, self._mapping("train"), "train"),
+            "attacks": self._attacks(),
+            "audit": self._construct(AuditOptions, self._mapping("audit"), "audit"),
+        }
+
+    def _construct(self, target: Any, arguments: Mapping[str, object], where: str) -> Any:
+        made, problems = construct(target, arguments, where=where)
+        self.problems += problems
+        return made
+
+    def _mapping(self, key: str, *, required: bool = False) -> dict[str, Any]:
+        if key not in self.table and required:
+            self.problems.append(f"{key}: missing; a recipe needs a table [{key}] with a name")
+        value = self.table.get(key, {})
+        if not isinstance(value, Mapping):
+            self.problems.append(f"{key}: expected a table, found {value!r}")
+            return {}
+        return dict(value)
+
+    def _named(self, family: registry.Family, value: dict[str, Any], where: str) -> str | None:
+        """Take the name out of a table; None where it is missing or unknown, which is then a problem."""
+        name = value.pop("name", None)
+        if name is None:
+            self.problems.append(f"{where}.name: missing; known: {', '.join(registry.TABLE[family])}")
+        elif not isinstance(name, str):
+            self.problems.append(f"{where}.name: expected a string, found {name!r}")
+        elif family == "models" and ":" in name:
+            return name
+        else:
+            try:
+                registry.entry(family, name)
+            except ConfigError as error:
+                self.problems.append(f"{where}.name: {error}")
+            else:
+                return name
+        return None
+
+    def _data(self) -> tuple[Source | None, DataOptions | None]:
+        if not (value := self._mapping("data", required=True)):
+            return None, None
+        name = self._named("datasets", value, "data")
+        common, own = _divide(value, DataOptions)
+        options = self._construct(DataOptions, common, "data")
+        source = None if name is None else self._construct(registry.entry("datasets", name).load(), own, "data")
+        return cast(Source | None, source), options
+
+    def _model(self) -> tuple[str | None, dict[str, object], ModelOptions | None]:
+        if not (value := self._mapping("model", required=True)):
+            return None, {}, None
+        name = self._named("models", value, "model")
+        common, own = _divide(value, ModelOptions)
+        if name is not None and ":" not in name:
+            given = {"classes": 2, "shape": (1, 8, 8), **own}  # what the data set will say; only the rest is checked here
+            _, problems = check(registry.entry("models", name).load(), given, where="model")
+            self.problems += problems
+        return name, own, self._construct(ModelOptions, common, "model")
+
+    def _list(self, key: str) -> list[tuple[str, dict[str, Any]]]:
+        value = self.table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            self.problems.append(f"{key}: expected tables written [[{key}]], found {value!r}")
+            return []
+        return [(f"{key}[{place}]", dict(item)) for place, item in enumerate(value)]
+
+    def _defenses(self) -> tuple[Defense, ...]:
+        made = []
+        for where, value in self._list("defenses"):
+            if name := self._named("defenses", value, where):
+                made.append(self._construct(registry.entry("defenses", name).load(), value, where))
+        whole = [part for part in made if part is not None]
+        try:
+            Compose(*whole)
+        except ConfigError as error:
+            self.problems.append(f"defenses: {error}")
+        return tuple(whole)
+
+    def _attacks(self) -> dict[str, FeatureAttack]:
+        made: dict[str, FeatureAttack] = {}
+        for where, value in self._list("attacks"):
+            if not (name := self._named("attacks", value, where)):
+                continue
+            label = value.pop("label", name)
+            if label in made:
+                self.problems.append(f"{where}: a second attack named '{label}'; give it a label of its own")
+            made[label] = self._construct(registry.entry("attacks", name).load(), value, where)
+        return made
+
+
+def _divide(value: Mapping[str, Any], options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide the keys of a table into those of a dataclass of options and the others."""
+    known = {key.name for key in dataclasses.fields(options)}
+    return {k: v for k, v in value.items() if k in known}, {k: v for k, v in value.items() if k not in known}

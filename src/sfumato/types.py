@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensor aliases, and the frozen records that travel between the stages of a run.
+
+Records hold what happened and nothing that computes: an attack returns a `Reconstruction`, metrics make an `AttackResult` of it, an
+`Audit` gathers the results, and a report shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Images = Float[Tensor, "n c h w"]
+"""Pictures in [0, 1]."""
+Pixels = UInt8[Tensor, "n c h w"]
+"""Pictures as they are stored, 0 to 255."""
+Labels = Int64[Tensor, " n"]
+"""Class numbers, from 0."""
+Features = Float[Tensor, "n *z"]
+"""What crosses the cut."""
+Logits = Float[Tensor, "n k"]
+"""Scores of k classes, before the softmax."""
+
+Access = Literal["labels", "logits", "features", "weights"]
+"""What an adversary may see of a target, each level including those before it."""
+Part = Literal["train", "inference"]
+"""The scored pictures: those that the adversary trained on, or those of inference time."""
+Selection = Literal["only", "best", "last"]
+"""Which weights of an attack's own network made a reconstruction: it has none to choose, those that did best on held-out auxiliary
+data, or those of the last epoch."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of training, as the hooks of a defense see it.
+
+    Attributes:
+        x: input pictures, (N, C, H, W), float, [0, 1], augmented.
+        y: labels, (N,), int64.
+        z: raw features leaving the head, (N, ...), with gradient.
+        protected: features after every `protect`, as the tail receives them.
+        logits: (N, K), what the tail answers.
+        model: the split model under training.
+        epoch: number of the epoch, from 0.
+        index: number of the step within the run, from 0.
+        learning_rate: of this step.
+        generator: the stream of this step's random numbers, on the device of x.
+        phase: which of a method's updates this is; "main" where no method names phases.
+    """
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    protected: Tensor
+    logits: Tensor
+    model: nn.Module
+    epoch: int
+    index: int
+    learning_rate: float
+    generator: torch.Generator
+    phase: str = "main"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training pictures, as `begin_epoch` and `end_epoch` see it.
+
+    Attributes:
+        number: from 0.
+        total: how many epochs the run has.
+        model: the split model under training.
+        batches: makes a fresh iterator over (x, z, y) of the training pictures: not augmented, head in eval mode, no gradient. It
+            costs a pass over the data, so a method calls it only when it must.
+    """
+
+    number: int
+    total: int
+    model: nn.Module
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Pictures that an attack made of features.
+
+    Attributes:
+        x_hat: (N, C, H, W), float32, [0, 1], in the order of the features that the attack was given.
+        selection: which weights of the attack made them.
+    """
+
+    x_hat: Tensor
+    selection: Selection = "only"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: the estimate on all pictures.
+        low: 2.5 % quantile over bootstrap samples of the pictures.
+        high: 97.5 % quantile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """How well one attack did on one part, with one seed.
+
+    Attributes:
+        name: the attack's name in the registry.
+        part: the scored pictures.
+        selection: which weights of the attack are scored.
+        seed: the seed of the attack.
+        access: what the attack was allowed to see.
+        pictures: how many pictures were scored.
+        mse: mean squared error over pixels in [0, 1]; lower means that more leaks.
+        psnr: in dB, of the mean MSE (as the CEM tables); higher means that more leaks.
+        psnr_mean: in dB, mean over pictures of each picture's own PSNR.
+        ssim: structural similarity, at most 1; higher means that more leaks.
+        lpips: perceptual distance, or None where its weights are not there.
+        seconds: wall time of fitting and reconstructing.
+        queries: pictures that the adversary sent through the target.
+        settings: the attack's hyper-parameters.
+    """
+
+    name: str
+    part: Part
+    selection: Selection
+    seed: int
+    access: Access
+    pictures: int
+    mse: Interval
+    psnr: Interval
+    psnr_mean: Interval
+    ssim: Interval
+    lpips: Interval | None
+    seconds: float
+    queries: int
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Some pictures to look at.
+
+    Attributes:
+        part: where the pictures come from.
+        pixels: (N, C, H, W), uint8. The n-th picture of every exhibit of a part is the same picture.
+        attack: the attack that made them, or "" for the pictures as the user sent them.
+        selection: which weights of the attack made them.
+        seed: the seed of the attack.
+    """
+
+    part: Part
+    pixels: Tensor
+    attack: str = ""
+    selection: Selection = "only"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What was attacked, and what it costs.
+
+    Attributes:
+        model: name of the model.
+        cut: where it is split.
+        defenses: each defense as it prints itself, such as "Noise(sigma=0.025)"; empty for an undefended target.
+        classes: how many classes.
+        input_shape: (C, H, W) of x.
+        feature_shape: shape of z for one picture.
+        bytes_per_picture: sent for one picture, by number format ("float32", "float16", "uint8").
+        head_parameters: numbers in the device part.
+        head_macs: multiply-accumulates of the device part, one picture.
+        tail_parameters: numbers in the server part.
+        tail_macs: multiply-accumulates of the server part, one picture.
+    """
+
+    model: str
+    cut: str
+    defenses: tuple[str, ...]
+    classes: int
+    input_shape: tuple[int, ...]
+    feature_shape: tuple[int, ...]
+    bytes_per_picture: Mapping[str, int]
+    head_parameters: int
+    head_macs: int
+    tail_parameters: int
+    tail_macs: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The pictures of an audit.
+
+    Attributes:
+        name: of the data set.
+        fingerprint: SHA-256 of pixels and labels, hexadecimal.
+        counts: pictures by part.
+        skipped: pictures left out because they could not be decoded.
+        auxiliary: where the adversary's own pictures come from.
+    """
+
+    name: str
+    fingerprint: str
+    counts: Mapping[str, int]
+    skipped: tuple[str, ...] = ()
+    auxiliary: str = "private"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that one audit found.
+
+    Attributes:
+        title: a line for people.
+        target: what was attacked.
+        data: the pictures.
+        accuracy: of the deployed target on the test pictures, [0, 1].
+        attacks: one result for each attack, part, selection and seed.
+        exhibits: pictures to look at.
+        untested: what this audit says nothing about, a sentence each.
+        seeds: the seeds that every attack was run with.
+        versions: of Sfumato, PyTorch and Python.
+        hardware: the device it ran on.
+    """
+
+    title: str
+    target: TargetFacts
+    data: DataFacts
+    accuracy: Interval
+    attacks: tuple[AttackResult, ...]
+    exhibits: tuple[Exhibit, ...]
+    untested: tuple[str, ...]
+    seeds: tuple[int, ...]
+    versions: Mapping[str, str]
+    hardware: str
+
+    def strongest(self, part: Part = "inference") -> AttackResult | None:
+        """Return the result with the lowest MSE on a part, or None where nothing was scored there."""
+        results = [result for result in self.attacks if result.part == part]
+        return min(results, key=lambda result: result.mse.value, default=None)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the audit as HTML, Markdown or JSON, by the ending of `path`.
+
+        Args:
+            path: ends in .html, .md or .json; its folder is made when missing.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ConfigError: another ending.
+            StorageError: the file cannot be written; a file that was there stays as it was.
+        """
+        from sfumato.report import save  # the one import that points up: a record that can save itself reads better
+
+        return save([self], path)
