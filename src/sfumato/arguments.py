@@ -42,8 +42,9 @@ def check(target: Callable[..., object], arguments: Mapping[str, object], *, whe
     hints = _hints(target)
     values, problems = dict(arguments), []
     for name, hint in hints.items():
-        if dataclasses.is_dataclass(hint) and isinstance(values.get(name), Mapping):
-            values[name], below = construct(typing.cast("type[object]", hint), values[name], where=f"{prefix}{name}")
+        given = values.get(name)
+        if dataclasses.is_dataclass(hint) and isinstance(given, Mapping):
+            values[name], below = construct(typing.cast("type[object]", hint), given, where=f"{prefix}{name}")
             problems += below
     nested = {name: values.pop(name) for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name in values}
     checked, flat = _validate(target, {name: hint for name, hint in hints.items() if name not in nested}, values, prefix)
@@ -80,7 +81,7 @@ def construct(
 
 def _hints(target: Callable[..., object]) -> dict[str, Any]:
     """Return the annotation of each parameter, in order."""
-    constructor = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    constructor = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(constructor)
     return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
 

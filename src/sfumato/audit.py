@@ -24,7 +24,7 @@ from sfumato.metrics.utility import hits
 from sfumato.seeds import generator
 from sfumato.split import Split, bytes_per_picture, cost
 from sfumato.target import Target, released
-from sfumato.types import Audit, AttackResult, DataFacts, Exhibit, Images, Interval, Part, Reconstruction, TargetFacts
+from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Images, Interval, Part, Reconstruction, TargetFacts
 
 Watch = Callable[[str, int, int], None]
 """Called with what is being done, the work done and the work in all."""
@@ -53,7 +53,7 @@ def audit(
 
     Args:
         target: a trained target, or a split model that no defense protects.
-        data: the pictures: `auxiliary` is the adversary's, `inference` and the adversary's own are scored, `test` gives the accuracy.
+        data: the pictures: `auxiliary` is the adversary's; samples of it and of `inference` are scored; `test` gives the accuracy.
         attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report.
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.

@@ -251,9 +251,8 @@ def _print_table(audits: list[Audit]) -> None:
 
 def _say_skipped(skipped: tuple[str, ...]) -> None:
     if skipped:
-        _say(
-            f"left out {len(skipped)} pictures that could not be decoded: {', '.join(skipped[:5])}{', ...' if len(skipped) > 5 else ''}"
-        )
+        more = ", ..." if len(skipped) > 5 else ""
+        _say(f"left out {len(skipped)} pictures that could not be decoded: {', '.join(skipped[:5])}{more}")
 
 
 def _say(text: str) -> None:

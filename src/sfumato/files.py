@@ -119,8 +119,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 -- not a dict
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"expected a whole safetensors file, found {path} ({path.stat().st_size} bytes): {error}. It is truncated or of another "
-            "format; Sfumato loads no pickles: save it again with safetensors.torch.save_file(model.state_dict(), ...)"
+            f"expected a whole safetensors file, found {path} ({path.stat().st_size} bytes): {error}. It is truncated or of "
+            "another format; Sfumato loads no pickles: save it again with safetensors.torch.save_file(model.state_dict(), ...)"
         ) from error
 
 

@@ -3,8 +3,7 @@
 
 Example:
     >>> from sfumato.types import Audit, DataFacts, Interval, TargetFacts
-    >>> cost = {"bytes_per_picture": {"float32": 512}, "head_parameters": 80, "head_macs": 900, "tail_parameters": 9, "tail_macs": 9}
-    >>> target = TargetFacts("lenet", "c1", (), 10, (1, 28, 28), (2, 8, 8), **cost)
+    >>> target = TargetFacts("lenet", "c1", (), 10, (1, 28, 28), (2, 8, 8), {"float32": 512}, 80, 900, 90, 800)
     >>> data = DataFacts("digits", "00", {"test": 100})
     >>> audit = Audit("digits", target, data, Interval(0.97, 0.95, 0.98), (), (), (), (0,), {}, "cpu")
     >>> table([audit])[0]
@@ -16,7 +15,6 @@ Example:
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -30,14 +28,14 @@ import jinja2
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_atomic
 from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
 
 ATTACK_COLUMNS = (
-    "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR", "PSNR, mean of pictures", "SSIM", "LPIPS",
+    "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM", "LPIPS",
     "Seconds", "Queries",
 )  # fmt: skip
 """The headings of `attack_table`: that of the label, then one for each cell."""
@@ -65,7 +63,7 @@ class _PictureRecord:
     attack: str
     selection: Selection
     seed: int
-    shape: tuple[int, int, int]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     png: tuple[str, ...]
 
 
@@ -218,7 +216,7 @@ def _picture(text: str, shape: tuple[int, int, int]) -> Pixels:
             if (image.mode, image.size) != (mode, size):  # looked at before a pixel is decoded: a PNG can be a bomb
                 raise ConfigError(f"expected a {mode} picture of {size}, found {image.mode} of {image.size} in exhibits")
             planes = torch.from_numpy(np.array(image))
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"expected a PNG in base64, found something else in exhibits: {error}") from error
     return planes.permute(2, 0, 1) if channels == 3 else planes.reshape(height, channels, width).permute(1, 0, 2)
 
@@ -339,7 +337,7 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         Row("MSE", scored(lambda result: _interval(result.mse, "#.3g"))),
         Row("PSNR", scored(lambda result: _interval(result.psnr, ".2f", " dB"))),
         Row("SSIM", scored(lambda result: _interval(result.ssim, ".3f"))),
-        Row("Bytes sent per picture (float32)", tuple(_bytes(target, "float32") for target in targets)),
+        Row("Bytes sent per picture (float32)", tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)),
         Row("Head parameters", tuple(f"{target.head_parameters:,}" for target in targets)),
         Row("Head MACs", tuple(f"{target.head_macs:,}" for target in targets)),
     ]
@@ -360,13 +358,13 @@ def attack_table(audit: Audit) -> list[Row]:
             result.name,
             (
                 result.part,
-                _SELECTIONS[result.selection] or "the only ones",
+                _SELECTIONS[result.selection] or "none",
                 str(result.seed),
                 result.access,
                 f"{result.pictures:,}",
                 _interval(result.mse, "#.3g"),
-                _interval(result.psnr, ".2f", " dB"),
-                _interval(result.psnr_mean, ".2f", " dB"),
+                _interval(result.psnr, ".2f"),
+                _interval(result.psnr_mean, ".2f"),
                 _interval(result.ssim, ".3f"),
                 _interval(result.lpips, ".3f"),
                 f"{result.seconds:,.1f}",
@@ -377,35 +375,8 @@ def attack_table(audit: Audit) -> list[Row]:
     ]
 
 
-def _target_table(audits: Sequence[Audit]) -> list[Row]:
-    """Show what was attacked, on which pictures, and what the target costs."""
-    facts: Sequence[tuple[str, Callable[[TargetFacts], str]]] = (
-        ("Model", lambda target: target.model),
-        ("Cut after", lambda target: target.cut),
-        ("Defenses", lambda target: "; ".join(target.defenses) or "none"),
-        ("Classes", lambda target: f"{target.classes:,}"),
-        ("Shape of a picture", lambda target: _shape(target.input_shape)),
-        ("Shape of its features", lambda target: _shape(target.feature_shape)),
-        ("Bytes sent per picture", lambda target: ", ".join(f"{n:,} ({name})" for name, n in target.bytes_per_picture.items())),
-        ("Head, on the device", lambda target: f"{target.head_parameters:,} parameters, {target.head_macs:,} MACs"),
-        ("Tail, on the server", lambda target: f"{target.tail_parameters:,} parameters, {target.tail_macs:,} MACs"),
-    )
-    pictures: Sequence[tuple[str, Callable[[DataFacts], str]]] = (
-        ("Data set", lambda data: data.name),
-        ("Pictures", lambda data: ", ".join(f"{count:,} {part}" for part, count in data.counts.items())),
-        ("Pictures left out", lambda data: f"{len(data.skipped):,}"),
-        ("The adversary's own pictures", lambda data: data.auxiliary),
-    )
-    rows = [Row(label, tuple(cell(audit.target) for audit in audits)) for label, cell in facts]
-    return rows + [Row(label, tuple(show(audit.data) for audit in audits)) for label, show in pictures]
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return " × ".join(str(size) for size in shape)
-
-
-def _bytes(target: TargetFacts, number: str) -> str:
-    return f"{target.bytes_per_picture[number]:,}" if number in target.bytes_per_picture else "not measured"
+def _count(count: int | None) -> str:
+    return "not recorded" if count is None else f"{count:,}"
 
 
 def _number(value: float, form: str) -> str:
@@ -477,7 +448,8 @@ def _compare(subject: str, old: Audit, new: Audit) -> str:
         return f"{subject} makes no difference to the adversary's error that these pictures can show ({numbers}), and {cost}."
     better = after.mse.value > before.mse.value
     low, high = sorted((before.mse.value, after.mse.value))
-    factor = f" {high / low:,.1f} times" if low > 0 and math.isfinite(high) else ""
+    ratio = high / low if low > 0 else math.inf
+    factor = f" {ratio:,.{2 if ratio < 2 else 1}f} times" if math.isfinite(ratio) else ""
     change = f"raises the adversary's error{factor}" if better else f"makes it worse: the adversary's error is{factor} lower"
     split = better == (after.ssim.value > before.ssim.value) and not _overlap(before.ssim, after.ssim)
     doubt = " SSIM says the opposite: look at the pictures before you trust either." if split else ""
@@ -488,7 +460,7 @@ def _cost(old: Interval, new: Interval) -> str:
     points = 100 * (new.value - old.value)
     if abs(points) < 0.05:
         return f"leaves accuracy at {_number(100 * new.value, '.1f')} %"
-    doubt = ", which is within its intervals" if _overlap(old, new) else ""
+    doubt = " (the intervals overlap)" if _overlap(old, new) else ""
     return f"{'gains' if points > 0 else 'costs'} {_number(abs(points), '.1f')} points of accuracy{doubt}"
 
 
@@ -517,39 +489,38 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     blocks += ["## Headline numbers", _lines(["", *names], table(audits)), "## Every attack"]
     for name, audit in zip(names, audits, strict=True):
         blocks += [f"### {_escape(name)}", _lines(ATTACK_COLUMNS, attack_table(audit)) if audit.attacks else "No attack was run."]
-    blocks += ["## The target and its cost", _lines(["", *names], _target_table(audits)), "## What was not tested"]
-    blocks.append(
-        "\n".join(f"- {_escape(line)}" for line in _union(audit.untested for audit in audits)) or "The records do not say."
-    )
-    blocks += ["## How this was made", _lines(["", *names], _making_table(audits))]
+    blocks += ["## What was not tested", _items(_untested(audits)), "## How this was made"]
+    for name, audit in zip(names, audits, strict=True):
+        blocks += [f"### {_escape(name)}", _items(_origin(audit))]
     return "\n\n".join(blocks) + "\n"
 
 
-def _making_table(audits: Sequence[Audit]) -> list[Row]:
-    """Show what somebody needs to make the numbers again."""
-    rows = [
-        Row("Seeds", tuple(", ".join(map(str, audit.seeds)) for audit in audits)),
-        Row("Hardware", tuple(audit.hardware for audit in audits)),
-        Row("Fingerprint of the data (SHA-256)", tuple(audit.data.fingerprint for audit in audits)),
-        Row("Pictures left out", tuple(", ".join(audit.data.skipped) or "none" for audit in audits)),
+def _origin(audit: Audit) -> list[str]:
+    """Say what somebody needs to make the numbers again."""
+    target, data = audit.target, audit.data
+    return [
+        f"target: {target.model}, cut after {target.cut}; defenses: {'; '.join(target.defenses) or 'none'}",
+        f"data: {data.name}, {', '.join(f'{count:,} {part}' for part, count in data.counts.items())}; SHA-256 {data.fingerprint}",
+        f"pictures left out: {len(data.skipped)}{''.join(f'; {name}' for name in data.skipped)}",
+        f"the adversary's own pictures: {data.auxiliary}",
+        f"seeds: {', '.join(map(str, audit.seeds))}; hardware: {audit.hardware}",
+        *(f"version of {name}: {version}" for name, version in audit.versions.items()),
+        *(f"settings of {name}: {text or 'none'}" for name, text in _settings(audit)),
     ]
-    for name in _union(audit.versions for audit in audits):
-        rows.append(Row(f"Version of {name}", tuple(audit.versions.get(name, "not recorded") for audit in audits)))
-    for name in _union((result.name for result in audit.attacks) for audit in audits):
-        rows.append(Row(f"Settings of {name}", tuple(_settings(audit, name) for audit in audits)))
-    return rows
 
 
-def _settings(audit: Audit, name: str) -> str:
-    texts = [
-        ", ".join(f"{key} = {value}" for key, value in r.settings.items()) or "none" for r in audit.attacks if r.name == name
-    ]
-    return "; or ".join(_union([texts])) or "not run"
+def _settings(audit: Audit) -> list[tuple[str, str]]:
+    """Return the hyper-parameters of each attack as (name, text), each different pair once."""
+    pairs = ((result.name, ", ".join(f"{key} = {value}" for key, value in result.settings.items())) for result in audit.attacks)
+    return list(dict.fromkeys(pairs))
 
 
-def _union(groups: Iterable[Iterable[str]]) -> list[str]:
-    """Return each text once, in the order of its first appearance."""
-    return list(dict.fromkeys(text for group in groups for text in group))
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines) or "- The records do not say."
+
+
+def _untested(audits: Sequence[Audit]) -> list[str]:
+    return list(dict.fromkeys(sentence for audit in audits for sentence in audit.untested))
 
 
 def _lines(headings: Sequence[str], rows: Sequence[Row]) -> str:
@@ -568,7 +539,7 @@ class _Panel:
 
     Attributes:
         heading: a word or two to stand under each picture.
-        note: which attack made them, and how well.
+        note: which attack made them, and how well; empty for what was sent.
         alt: what a picture is, to follow its number.
         pictures: each a PNG in base64.
     """
@@ -605,21 +576,20 @@ def to_html(audits: Sequence[Audit]) -> str:
         sheets=_sheets(names, audits),
         attack_columns=ATTACK_COLUMNS,
         attacks=[attack_table(audit) for audit in audits],
-        target=_target_table(audits),
-        untested=_union(audit.untested for audit in audits),
-        making=_making_table(audits),
+        untested=_untested(audits),
+        settings=[_settings(audit) for audit in audits],
     )
 
 
 def _galleries(names: Sequence[str], audits: Sequence[Audit]) -> list[list[_Panel]]:
-    """Put the strongest attack of every audit beside what was sent; where audits show other pictures, each gets its own gallery."""
+    """Put the strongest attack of each audit beside what was sent; audits of different pictures get a gallery each."""
     shown = []
-    for name, audit in zip(names, audits, strict=True):
+    for name, audit in zip(names if len(names) > 1 else ["rebuilt"], audits, strict=True):
         sent, seen = _exhibits(audit, "inference")
         shown.append([_panel(name, audit, exhibit) for exhibit in (*sent[:1], *seen[:1])])
-    if len({panels[0].pictures for panels in shown if panels and panels[0].heading == _SENT}) > 1:
+    if len({panels[0].pictures for panels in shown if panels and not panels[0].note}) > 1:
         return [panels for panels in shown if panels]
-    together = _once(panel for panels in shown for panel in panels)
+    together = list(dict.fromkeys(panel for panels in shown for panel in panels))
     return [together] if together else []
 
 
@@ -629,14 +599,34 @@ def _sheets(names: Sequence[str], audits: Sequence[Audit]) -> list[tuple[str, li
     parts: Sequence[tuple[Part, str, int]] = (("inference", "Pictures of inference time", 1), ("train", "Training pictures", 0))
     for part, heading, skip in parts:
         pairs = [(name, audit, *_exhibits(audit, part)) for name, audit in zip(names, audits, strict=True)]
-        panels = _once(_panel(name, audit, exhibit) for name, audit, sent, seen in pairs for exhibit in (*sent, *seen[skip:]))
-        if any(panel.heading != _SENT for panel in panels):
-            sheets.append((heading, panels))
+        panels = [_panel(name, audit, exhibit) for name, audit, sent, seen in pairs for exhibit in (*sent, *seen[skip:])]
+        if any(panel.note for panel in panels):
+            sheets.append((heading, list(dict.fromkeys(panels))))  # audits of the same pictures sent the same
     return sheets
 
 
 def _exhibits(audit: Audit, part: Part) -> tuple[list[Exhibit], list[Exhibit]]:
     """Return what was sent and, strongest attack first, what the adversary made of it."""
-    shown = [exhibit for exhibit in audit.exhibits if exhibit.part == part]
+
+    def error(made: Exhibit) -> float:
+        result = _result(audit, made)
+        return result.mse.value if result else math.inf
+
+    shown = [exhibit for exhibit in audit.exhibits if exhibit.part == part and len(exhibit.pixels)]
     made = [exhibit for exhibit in shown if exhibit.attack]
-    return [e for e in shown if not e.attack], sorted(made, key=lambda e: _mse(audit, e).value if _mse(audit, e) else math.inf)
+    return [exhibit for exhibit in shown if not exhibit.attack], sorted(made, key=error)
+
+
+def _result(audit: Audit, made: Exhibit) -> AttackResult | None:
+    key = (made.part, made.attack, made.selection, made.seed)
+    return next((result for result in audit.attacks if (result.part, result.name, result.selection, result.seed) == key), None)
+
+
+def _panel(name: str, audit: Audit, exhibit: Exhibit) -> _Panel:
+    pictures = _encode(exhibit).png
+    if not exhibit.attack:
+        sent = exhibit.part == "inference"
+        return _Panel("sent", "", "as the user sent it" if sent else "as the adversary trained on it", pictures)
+    result = _result(audit, exhibit)
+    note = _words(exhibit) + (f": MSE {_interval(result.mse, '#.3g')}" if result else "")
+    return _Panel(name, note, f"as the adversary rebuilds it ({name}), with the attack {_words(exhibit)}", pictures)

@@ -2,11 +2,12 @@
 """Cut any traceable `nn.Module` into the head that runs on the device and the tail that runs on the server.
 
 The model is traced with `torch.fx`. A cut is *clean* when exactly one tensor crosses it; then head and tail hold the model's own
-modules, under their own names, and compute the very same operations in the same order: head then tail equals the whole bit for bit.
+modules, under their own names, and compute the same operations in the same order: head then tail equals the whole bit for bit.
 """
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import Argument
 from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato.errors import CutError, nearest
@@ -313,8 +315,8 @@ class _Trace:
 def _trace_both_modes(model: nn.Module) -> tuple[fx.Graph, dict[str, list[fx.Node]]]:
     """Trace a model so that one graph serves training and evaluation.
 
-    `F.dropout(x, training=self.training)` leaves a constant in a trace. Where the traces of the two modes differ by such a constant
-    only, it is replaced by the half's own `training`.
+    `F.dropout(x, training=self.training)` leaves a constant in a trace. Where the traces of the two modes differ by such a
+    constant only, it is replaced by the half's own `training`.
     """
     with _mode(model, training=True):
         graph, returned = _trace(model)
@@ -334,27 +336,40 @@ def _trace_both_modes(model: nn.Module) -> tuple[fx.Graph, dict[str, list[fx.Nod
 def _trace(model: nn.Module) -> tuple[fx.Graph, dict[str, list[fx.Node]]]:
     """Trace a model in its present mode."""
     tracer = _Tracer()
+    _, *others = inspect.signature(model.forward).parameters.values()
+    fixed = {other.name: other.default for other in others if other.default is not inspect.Parameter.empty}
     try:
-        graph = tracer.trace(model)
+        graph = tracer.trace(model, concrete_args=fixed)
     except Exception as error:  # whatever the user's forward raises when it meets a proxy
         raise CutError(
-            f"torch.fx cannot trace {type(model).__name__}: {error}. A forward pass that branches on values cannot be cut by name; "
-            "give Split(head=..., tail=...) two modules of your own"
+            f"torch.fx cannot trace {type(model).__name__}: {error}. A forward pass that branches on values cannot be cut "
+            "by name; give Split(head=..., tail=...) two modules of your own"
         ) from error
+    _drop_fixed(graph, fixed)
     return graph, tracer.returned
+
+
+def _drop_fixed(graph: fx.Graph, fixed: Mapping[str, object]) -> None:
+    """Remove what tracing leaves of arguments that have defaults: their placeholders, and assertions about their values."""
+    for node in reversed(graph.nodes):
+        leftover = node.op == "placeholder" and str(node.target).rsplit("_", 1)[0] in fixed
+        asserted = node.op == "call_function" and "assert" in str(getattr(node.target, "__name__", ""))
+        compared = node.op == "call_function" and node.target is operator.eq
+        if (leftover or asserted or compared) and not node.users:
+            graph.erase_node(node)
 
 
 def _follow_mode(graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     """Replace constants that are True in training and False in evaluation by the module's mode."""
 
-    def switch(value: object, other: object) -> object:
+    def switch(value: Argument, other: Argument) -> Argument:
         if value is True and other is False:
             with graph.inserting_before(node):
                 return graph.create_node("get_attr", "training")
         return value
 
-    node.args = tuple(switch(a, b) for a, b in zip(node.args, twin.args, strict=True))  # type: ignore[assignment]
-    node.kwargs = {key: switch(value, twin.kwargs.get(key)) for key, value in node.kwargs.items()}  # type: ignore[misc]
+    node.args = tuple(switch(a, b) for a, b in zip(node.args, twin.args, strict=True))
+    node.kwargs = {key: switch(value, twin.kwargs.get(key)) for key, value in node.kwargs.items()}
 
 
 def _check_released(head: nn.Module, example: Tensor, at: str) -> None:

@@ -178,9 +178,9 @@ class WeightsView(FeaturesView):
 class Recording:
     """The releases of an adversary's own pictures, computed once where that is the same.
 
-    A deterministic target releases the same features however often it is asked, so one query for each picture is enough. A noisy one
-    releases fresh features at every draw: what the head computed is kept and the defense applied anew, which is what asking again
-    would give, without running the head again; each draw counts as a query.
+    A deterministic target releases the same features however often it is asked, so one query for each picture is enough. A noisy
+    one releases fresh features at every draw: what the head computed is kept and the defense applied anew, which is what asking
+    again would give, without running the head again; each draw counts as a query.
 
     Args:
         view: where to ask.

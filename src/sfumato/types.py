@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensor aliases, and the frozen records that travel between the stages of a run.
 
-Records hold what happened and nothing that computes: an attack returns a `Reconstruction`, metrics make an `AttackResult` of it, an
-`Audit` gathers the results, and a report shows them.
+Records hold what happened and nothing that computes: an attack returns a `Reconstruction`, metrics make an `AttackResult` of it,
+an `Audit` gathers the results, and a report shows them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Access = Literal["labels", "logits", "features", "weights"]
 Part = Literal["train", "inference"]
 """The scored pictures: those that the adversary trained on, or those of inference time."""
 Selection = Literal["only", "best", "last"]
-"""Which weights of an attack's own network made a reconstruction: it has none to choose, those that did best on held-out auxiliary
-data, or those of the last epoch."""
+"""Which weights of an attack's own network made a reconstruction: it has none to choose, those that did best on held-out
+auxiliary data, or those of the last epoch."""
 
 
 @dataclass(frozen=True)

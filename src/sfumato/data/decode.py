@@ -149,7 +149,7 @@ def _chunks(part: EncodedPart, frame: _Frame, size: int | None, reading: Reading
 
 
 def _threads(frame: _Frame, size: int | None) -> int:
-    """Return how many threads to decode with: small pictures cost more in Python than in the decoder, and more threads slow them."""
+    """Return how many threads to decode with: only one for small pictures, which keep Python busier than the decoder."""
     if size is None and frame.width * frame.height < _SMALL_PIXELS:
         return 1
     return min(_MOST_THREADS, os.cpu_count() or 1)

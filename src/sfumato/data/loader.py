@@ -41,7 +41,9 @@ def as_images(pixels: Pixels, device: torch.device | str) -> Images:
         >>> as_images(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), "cpu").item()
         1.0
     """
-    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
+    device = torch.device(device)
+    # away from CUDA a copy that is not waited for could be read before it is there
+    return pixels.to(device, non_blocking=device.type == "cuda").to(torch.float32).div_(255)
 
 
 def batches(
@@ -95,7 +97,7 @@ def _ready(
     stored: Iterator[_Stored], device: torch.device, augment: Augment | None, generator: torch.Generator | None
 ) -> Iterator[Batch]:
     for pixels, labels in stored:
-        x, y = as_images(pixels, device), labels.to(device, non_blocking=True)
+        x, y = as_images(pixels, device), labels.to(device, non_blocking=device.type == "cuda")
         yield (x if augment is None or generator is None else augment(x, generator)), y
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sfumato.data.base import Data, Reading
@@ -98,16 +97,13 @@ def read_parquet(
         CorruptPictureError: a row cannot be decoded, and bad ones are not skipped.
     """
     labels = {part: _read_labels(path, columns) for part, path in files.items()}
-    values = sorted(set(labels["train"].values))
-    number = {value: place for place, value in enumerate(values)}
+    values = sorted(labels["train"].distinct)
     for part, path in files.items():
-        if foreign := sorted(set(labels[part].values) - set(values)):
+        if foreign := sorted(set(labels[part].distinct) - set(values)):
             raise DataError(
                 f"{path}: classes that {files['train'].name} has not: {foreign[:5]}; both files must have the same classes"
             )
-    parts = {
-        part: _encoded(path, columns, np.array([number[value] for value in labels[part].values])) for part, path in files.items()
-    }
+    parts = {part: _encoded(path, columns, labels[part].numbers(values)) for part, path in files.items()}
     decoded = decode_parts(parts, size=size, reading=reading)
     pictures = decoded.parts if "test" in decoded.parts else split_test(decoded.parts["train"], seed=seed)
     return Data(name=name, classes=labels["train"].classes(values), parts=pictures, skipped=decoded.skipped)
@@ -115,13 +111,21 @@ def read_parquet(
 
 @dataclass(frozen=True)
 class _LabelColumn:
-    values: list[Any]
-    names: list[str] | None
+    """The labels of a file: the distinct ones, which of them each row has, and the pairs of label and name that occur."""
+
+    distinct: list[Any]
+    rows: npt.NDArray[np.int64]
+    pairs: list[tuple[Any, Any]]
+
+    def numbers(self, values: list[Any]) -> npt.NDArray[np.int64]:
+        """Return the class number of each row, the place of its label among `values`."""
+        return np.array([values.index(value) for value in self.distinct], dtype=np.int64)[self.rows]
 
     def classes(self, values: list[Any]) -> tuple[str, ...]:
         """Name the classes by the column of names, where each class has exactly one."""
-        pairs = sorted(set(zip(self.values, self.names or [], strict=self.names is not None)))
-        return tuple(name for _, name in pairs) if len(pairs) == len(values) else tuple(str(value) for value in values)
+        if [label for label, _ in self.pairs] == values:
+            return tuple(str(name) for _, name in self.pairs)
+        return tuple(str(value) for value in values)
 
 
 @contextmanager
@@ -131,6 +135,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: expected a parquet file, but it cannot be read ({error}); write or get it again") from error
+    finally:
+        pa.default_memory_pool().release_unused()  # else the allocator keeps tens of MiB
 
 
 def _read_labels(path: Path, columns: Columns) -> _LabelColumn:
@@ -143,11 +149,22 @@ def _read_labels(path: Path, columns: Columns) -> _LabelColumn:
                 f"{path}: expected a column {' and a column '.join(missing)}, found {found}; name yours with image= and label="
             )
         _check_image(path, columns.image, schema.field(columns.image).type)
-        table = file.read([name for name in (columns.label, _NAMES) if name in schema.names])
-    column = table[columns.label]
-    _check_label(path, columns.label, column)
-    names = table[_NAMES] if _NAMES in table.column_names and pa.types.is_integer(column.type) else None
-    return _LabelColumn(column.to_pylist(), None if names is None else [str(name) for name in names.to_pylist()])
+        kind = schema.field(columns.label).type
+        _check_label(path, columns.label, kind)
+        named = _NAMES in schema.names and pa.types.is_integer(kind)
+        place: dict[Any, int] = {}
+        pairs: set[tuple[Any, Any]] = set()
+        rows: list[npt.NDArray[np.int64]] = []
+        wanted = [columns.label, _NAMES] if named else [columns.label]
+        # plain Python on one batch at a time: the first call of a compute function costs pyarrow tens of MiB
+        for batch in file.iter_batches(batch_size=_MOST_ROWS, columns=wanted, use_threads=False):
+            values = batch.column(columns.label).to_pylist()
+            if None in values:
+                raise DataError(f"{path}, row {sum(map(len, rows)) + values.index(None)}: no label; fill it in or remove the row")
+            rows.append(np.array([place.setdefault(value, len(place)) for value in values], dtype=np.int64))
+            pairs.update(zip(values, batch.column(_NAMES).to_pylist(), strict=True) if named else ())
+    joined = np.concatenate([np.empty(0, np.int64), *rows])
+    return _LabelColumn(list(place), joined, sorted(pairs, key=lambda pair: (pair[0], str(pair[1]))))
 
 
 def _check_image(path: Path, name: str, kind: pa.DataType) -> None:
@@ -159,13 +176,10 @@ def _check_image(path: Path, name: str, kind: pa.DataType) -> None:
         )
 
 
-def _check_label(path: Path, name: str, column: pa.ChunkedArray) -> None:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+def _check_label(path: Path, name: str, kind: pa.DataType) -> None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"{path}: column {name} must hold integers or strings, got {kind}; name another with label=")
-    if column.null_count:
-        row = pc.index(pc.is_null(column), True).as_py()
-        raise DataError(f"{path}, row {row}: no label ({column.null_count} rows have none); fill them in or remove the rows")
 
 
 def _encoded(path: Path, columns: Columns, numbers: npt.NDArray[np.int64]) -> EncodedPart:
@@ -184,4 +198,7 @@ def _cells(file: pq.ParquetFile, name: str) -> Iterator[bytes | None]:
     rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, average)))  # so that the encoded pictures in memory are bounded too
     for batch in file.iter_batches(batch_size=rows, columns=[name], use_threads=False):
         column = batch.column(0)
-        yield from (pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+        if pa.types.is_struct(column.type):
+            column = column.flatten()[column.type.get_field_index("bytes")]
+        yield from column.to_pylist()
+        pa.default_memory_pool().release_unused()

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
         DataError: the file holds anything else, or is damaged. Nothing of it has been run.
     """
     try:
-        with path.open("rb") as stream:
-            found = _Machine().run(stream)
+        found = _Machine().run(path.read_bytes())
         if not isinstance(found, dict):
             raise _Refused(f"expected a dictionary, got {type(found).__name__}")
         return {_text(key): value.values if isinstance(value, _Array) else value for key, value in found.items()}
@@ -98,8 +97,9 @@ class _Machine:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, stream: IO[bytes]) -> object:
-        for opcode, argument, _ in pickletools.genops(stream):
+    def run(self, content: bytes) -> object:
+        # of bytes, and not of a file, where a false length would reserve memory before it is found out
+        for opcode, argument, _ in pickletools.genops(content):
             self._step(opcode.name, argument)
         return self._stack.pop()
 

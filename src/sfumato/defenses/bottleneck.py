@@ -42,13 +42,13 @@ class Bottleneck(Defense):
         self.sigmoid = sigmoid
 
     def prepare(self, model: Split, data: Data) -> None:
-        """Put the narrow layers at both sides of the cut, on the model's device, Xavier-initialised with zero bias in the head."""
+        """Put the narrow layers at both sides of the cut, on the model's device; in the head Xavier weights and zero bias."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         with eval_mode(model):
             z = model.head(torch.zeros(2, *data.shape, device=device))
         narrow, widen = _layers(z, self.channels)
         nn.init.xavier_uniform_(narrow.weight)
-        nn.init.zeros_(_bias(narrow))
+        nn.init.zeros_(narrow.bias)  # type: ignore[arg-type]  # made with a bias just above
         end = [nn.Sigmoid()] if self.sigmoid else []
         model.head = nn.Sequential(model.head, narrow.to(device), *end)
         model.tail = nn.Sequential(widen.to(device), model.tail)
@@ -64,8 +64,3 @@ def _layers(z: Tensor, channels: int) -> tuple[nn.Conv2d | nn.Linear, nn.Conv2d 
         return nn.Conv2d(wide, channels, 3, padding=1), nn.Conv2d(channels, wide, 3, padding=1)
     wide = z.shape[-1]
     return nn.Linear(wide, channels), nn.Linear(channels, wide)
-
-
-def _bias(layer: nn.Conv2d | nn.Linear) -> nn.Parameter:
-    assert layer.bias is not None  # noqa: S101 -- both are made with one just above
-    return layer.bias

@@ -131,11 +131,11 @@ def _own(module: str, function: str) -> Callable[..., object]:
         raise UnknownNameError(
             f"no module named '{module}' for the model '{module}:{function}'; run where '{module}' can be imported"
         ) from error
-    found = getattr(loaded, function, None)
+    found: object = getattr(loaded, function, None)
     if not callable(found):
         known = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
         raise UnknownNameError(f"module '{module}' has no function '{function}'{nearest(function, known)}")
-    return found  # type: ignore[no-any-return]  # callable() does not narrow Any
+    return found
 
 
 def _call(name: str, function: Callable[..., object], arguments: Mapping[str, object]) -> object:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sfumato.attacks.base import Adversary, FeatureAttack
 from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter
-from sfumato.models.inverter import MirrorDecoder, mirror_layers
+from sfumato.models.inverter import MirrorDecoder
+from sfumato.models.mirror import mirror_layers
 from sfumato.types import Reconstruction
 
 

@@ -147,7 +147,7 @@ def _train_epoch(
         z = recording.draw(index)
         loss = F.mse_loss(network(z), as_images(pictures.read(index), z.device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 

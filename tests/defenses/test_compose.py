@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+import sfumato as sf
+from sfumato.errors import ConflictError
+from sfumato.train import assemble, fit
+from sfumato.types import Step
+
+
+class Shrink(sf.Defense):
+    """A penalty on the size of z, with a parameter of its own."""
+
+    name = "shrink"
+
+    def __init__(self, weight: float = 0.1) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def penalty(self, step: Step) -> Tensor:
+        return self.weight * step.z.square().mean()
+
+
+class Smooth(sf.Defense):
+    """A task loss of its own, and rounding of the answer."""
+
+    name = "smooth"
+
+    def criterion(self, step: Step) -> Tensor:
+        return torch.nn.functional.cross_entropy(step.logits, step.y, label_smoothing=0.1)
+
+    def release(self, logits: Tensor) -> Tensor:
+        return logits.round(decimals=1)
+
+
+class Phased(sf.Defense):
+    """A method of two updates a batch that notes them."""
+
+    name = "phased"
+    phases = ("first", "second")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def after_step(self, step: Step) -> None:
+        self.seen.append(step.phase)
+
+
+PARTS = [sf.Noise(sigma=0.1), sf.Dropout(p=0.2), sf.Bottleneck(channels=2), Shrink(), Smooth()]
+
+
+def weights(split: sf.Split, data: sf.Data, *defenses: sf.Defense) -> dict[str, Tensor]:
+    hardened = sf.harden(split, data, defenses=list(defenses), epochs=1, seed=3)
+    return {name: value for name, value in hardened.state_dict().items() if name.startswith("split.")}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_empty_composition_trains_as_no_defense(small_split: sf.Split, blobs: sf.Data) -> None:
+    assert equal(weights(small_split, blobs), weights(small_split, blobs, sf.Compose()))
+
+
+def test_empty_composition_trains_as_the_plainest_loop(small_split: sf.Split, blobs: sf.Data) -> None:
+    """The loop, written by hand without any hook, reaches the same bits."""
+    from sfumato.data.loader import batches, shuffled
+    from sfumato.seeds import ambient, generator
+
+    settings = sf.Train(epochs=2)
+    target = assemble(small_split, blobs, [], seed=3)
+    fit(target, blobs, settings, seed=3)
+    plain = copy.deepcopy(small_split).train()
+    optimizer = settings.optimizer.build(plain.parameters())
+    pictures = blobs.part("private")
+    for epoch in range(2):
+        order = shuffled(len(pictures), generator(3, "order", epoch))
+        steps = -(-len(order) // settings.batch_size)
+        with ambient(3, "epoch", epoch, 0):
+            for index, (x, y) in enumerate(batches(pictures, size=settings.batch_size, device="cpu", order=order)):
+                optimizer.param_groups[0]["lr"] = settings.learning_rate(epoch + (index + 1) / (steps + 1))
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(plain(x), y).backward()
+                optimizer.step()
+    assert equal(dict(target.split.state_dict()), dict(plain.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "part", PARTS, ids=repr
+)
+def test_one_defense_equals_itself_composed(part: sf.Defense, small_split: sf.Split, blobs: sf.Data) -> None:
+    assert equal(weights(small_split, blobs, part), weights(small_split, blobs, sf.Compose(part)))
+
+
+def test_composition_is_associative(small_split: sf.Split, blobs: sf.Data) -> None:
+    a, b, c = sf.Noise(sigma=0.1), sf.Dropout(p=0.2), Shrink()
+    left, right = sf.Compose(sf.Compose(a, b), c), sf.Compose(a, sf.Compose(b, c))
+    assert list(left.parts) == list(right.parts) == ["noise", "dropout", "shrink"]
+    assert equal(weights(small_split, blobs, left), weights(small_split, blobs, right))
+
+
+def test_protect_folds_from_left_to_right() -> None:
+    z = torch.ones(4, 3)
+    a, b = sf.Noise(sigma=0.1), sf.Dropout(p=0.5)
+    together = sf.Compose(a, b).protect(z, torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(0)
+    assert torch.equal(together, b.protect(a.protect(z, stream), stream))
+
+
+def test_a_checkpoint_does_not_depend_on_the_order_of_the_parts() -> None:
+    first, second = sf.Compose(Shrink(0.1), sf.Noise(sigma=0.1)), sf.Compose(sf.Noise(sigma=0.1), Shrink(0.7))
+    second.load_state_dict(first.state_dict())
+    assert [part.weight.item() for part in second if isinstance(part, Shrink)] == pytest.approx([0.1])
+
+
+def test_two_parts_of_a_name_are_refused() -> None:
+    with pytest.raises(ConflictError, match=r"two defenses named 'noise': Noise\(sigma=0.1.*Noise\(sigma=0.2"):
+        sf.Compose(sf.Noise(sigma=0.1), sf.Compose(sf.Noise(sigma=0.2)))
+
+
+def test_two_owners_of_the_task_loss_are_refused() -> None:
+    class Other(Smooth):
+        name = "other"
+
+    with pytest.raises(ConflictError, match="at most one defense may replace the task loss"):
+        sf.Compose(Smooth(), Other())
+
+
+def test_phases_make_an_update_each_and_the_others_take_part_in_all(small_split: sf.Split, blobs: sf.Data) -> None:
+    class Always(Phased):
+        name = "always"
+        phases = ()
+
+    target = assemble(small_split, blobs, [Phased(), Always()], seed=0)
+    fit(target, blobs, sf.Train(epochs=1, batch_size=96), seed=0)
+    phased, always = target.defense
+    assert phased.seen == always.seen == ["first", "second"] * 2
+
+
+def test_release_acts_in_deployment_only(small_split: sf.Split, blobs: sf.Data) -> None:
+    hardened = sf.harden(small_split, blobs, defenses=[Smooth()], epochs=1)
+    logits = hardened(torch.rand(4, 1, 8, 8))
+    assert torch.equal(logits, logits.round(decimals=1))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    list(itertools.permutations(PARTS[:3], 2)),
+    ids=lambda pair: "+".join(part.name for part in pair),
+)
+def test_every_pair_trains_and_deploys(pair: tuple[sf.Defense, ...], small_split: sf.Split, blobs: sf.Data) -> None:
+    hardened = sf.harden(small_split, blobs, defenses=list(pair), epochs=1)
+    assert hardened(torch.rand(2, 1, 8, 8)).shape == (2, 2)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfumato.errors import DataError
+from sfumato.metrics import image
+from sfumato.metrics.interval import mean_interval, psnr_interval
+from sfumato.metrics.utility import hits
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIM of one channel, window by window, borders mirrored."""
+    line = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    window = np.outer(line, line) / np.outer(line, line).sum()
+    a, b = np.pad(a, 5, mode="reflect"), np.pad(b, 5, mode="reflect")
+    values = []
+    for i in range(a.shape[0] - 10):
+        for j in range(a.shape[1] - 10):
+            p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            mp, mq = (window * p).sum(), (window * q).sum()
+            vp, vq, c = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2, (window * p * q).sum() - mp * mq
+            values.append((2 * mp * mq + 1e-4) * (2 * c + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    return float(np.mean(values))
+
+
+def test_ssim_is_the_mean_over_gaussian_windows() -> None:
+    x = torch.rand(2, 1, 14, 12, generator=torch.Generator().manual_seed(0))
+    y = (x + 0.2 * torch.rand(2, 1, 14, 12, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    expected = [slow_ssim(a[0].double().numpy(), b[0].double().numpy()) for a, b in zip(x, y, strict=True)]
+    # torchmetrics leaves the mirrored border out of the mean, so the inner windows are what both see.
+    assert image.ssim(y, x).tolist() == pytest.approx(expected, abs=0.02)
+
+
+def test_ssim_of_a_picture_with_itself_is_one_and_falls_with_noise() -> None:
+    x = torch.rand(1, 3, 16, 16)
+    noisy = [image.ssim((x + s * torch.randn(x.shape)).clamp(0, 1), x).item() for s in (0.0, 0.1, 0.4)]
+    assert noisy[0] == pytest.approx(1)
+    assert noisy[0] > noisy[1] > noisy[2]
+
+
+def test_psnr_of_the_mean_mse_is_that_of_the_cem_tables() -> None:
+    assert image.psnr(torch.tensor(0.0293)).item() == pytest.approx(15.33, abs=5e-3)
+
+
+def test_mse_is_a_number_a_picture() -> None:
+    x, y = torch.rand(3, 2, 4, 4), torch.rand(3, 2, 4, 4)
+    expected = [((a - b) ** 2).mean() for a, b in zip(x.numpy(), y.numpy(), strict=True)]
+    assert image.mse(x, y).tolist() == pytest.approx(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=30))
+def test_the_psnr_of_the_mean_is_at_most_the_mean_psnr(errors: list[float]) -> None:
+    mse = torch.tensor(errors, dtype=torch.float64)
+    assert image.psnr(mse.mean()).item() <= image.psnr(mse).mean().item() + 1e-9
+
+
+@pytest.mark.parametrize("metric", [image.mse, image.ssim, image.lpips])
+def test_shapes_must_agree(metric: object) -> None:
+    with pytest.raises(DataError, match=r"expected reconstructions of shape \(1, 1, 8, 8\), found \(1, 1, 8, 9\)"):
+        metric(torch.rand(1, 1, 8, 9), torch.rand(1, 1, 8, 8))
+
+
+def test_ssim_says_that_pictures_are_too_small() -> None:
+    with pytest.raises(DataError, match="at least 6x6"):
+        image.ssim(torch.rand(1, 1, 5, 8), torch.rand(1, 1, 5, 8))
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    stream = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(200):
+        found = mean_interval(torch.randn(100, generator=stream), stream)
+        assert found.low <= found.value <= found.high
+        covered += found.low <= 0 <= found.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_the_interval_has_the_width_of_the_standard_error() -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    found = mean_interval(values, torch.Generator().manual_seed(1))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(1000), rel=0.1)
+
+
+def test_the_interval_of_psnr_is_that_of_the_mean_mse() -> None:
+    errors = torch.rand(500, generator=torch.Generator().manual_seed(0)) * 0.1
+    a, b = mean_interval(errors, torch.Generator().manual_seed(1)), psnr_interval(errors, torch.Generator().manual_seed(1))
+    assert b.value == pytest.approx(-10 * math.log10(a.value))
+    assert (b.low, b.high) == pytest.approx((-10 * math.log10(a.high), -10 * math.log10(a.low)), abs=0.02)
+
+
+def test_hits_are_the_highest_logits() -> None:
+    assert hits(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1, 1])).tolist() == [1.0, 0.0]
