@@ -35,8 +35,8 @@ from sfumato.files import write_atomic
 from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
 
 ATTACK_COLUMNS = (
-    "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM", "LPIPS",
-    "Seconds", "Queries",
+    "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM",
+    "LPIPS", "Seconds", "Queries",
 )  # fmt: skip
 """The headings of `attack_table`: that of the label, then one for each cell."""
 
@@ -433,7 +433,7 @@ def _alone(audit: Audit) -> str:
         return f"No attack was scored on pictures of inference time: this audit says nothing about what leaks. {right}"
     numbers = f"MSE {_number(result.mse.value, '#.3g')}, PSNR {_number(result.psnr.value, '.1f')} dB"
     return (
-        f"From the features alone, the strongest attack ({result.name}) rebuilds pictures that it has never seen "
+        f"The strongest attack ({result.name}, which sees the {result.access}) rebuilds pictures that it never trained on "
         f"with {numbers} and SSIM {_number(result.ssim.value, '.2f')}. {right}"
     )
 

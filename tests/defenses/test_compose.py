@@ -92,9 +92,7 @@ def test_empty_composition_trains_as_the_plainest_loop(small_split: sf.Split, bl
     assert equal(dict(target.split.state_dict()), dict(plain.state_dict()))
 
 
-@pytest.mark.parametrize(
-    "part", PARTS, ids=repr
-)
+@pytest.mark.parametrize("part", PARTS, ids=repr)
 def test_one_defense_equals_itself_composed(part: sf.Defense, small_split: sf.Split, blobs: sf.Data) -> None:
     assert equal(weights(small_split, blobs, part), weights(small_split, blobs, sf.Compose(part)))
 

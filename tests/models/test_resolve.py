@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -81,11 +82,18 @@ def test_own_function_that_does_not_take_the_options() -> None:
         build("own_models:plain", depth=2)
 
 
-def test_own_module_with_a_missing_need_names_it(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_module_with_a_missing_need_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needy_models.py").write_text("import no_such_need\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelError, match="needs 'no_such_need'"):
         build("needy_models:plain")
+
+
+def test_own_module_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_models.py").write_text("from math import no_such_name\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelError, match="module 'broken_models' cannot be imported: cannot import name 'no_such_name'"):
+        build("broken_models:plain")
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ def _own(module: str, function: str) -> Callable[..., object]:
         raise UnknownNameError(
             f"no module named '{module}' for the model '{module}:{function}'; run where '{module}' can be imported"
         ) from error
+    except (ImportError, SyntaxError) as error:
+        raise ModelError(f"module '{module}' cannot be imported: {error}; correct it") from error
     found: object = getattr(loaded, function, None)
     if not callable(found):
         known = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]

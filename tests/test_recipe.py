@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sfumato as sf
+from sfumato.arguments import check, construct
+from sfumato.demo import demo_recipe
+from sfumato.errors import ConfigError, RecipeError, SfumatoError
+from sfumato.recipe import parse_recipe
+from sfumato.settings import Train
+
+WHOLE = """
+seed = 7
+[data]
+name = "folder"
+path = "pictures"
+size = 32
+auxiliary = "public"
+public = 0.5
+[model]
+name = "vgg11"
+cut = "c2"
+width = 0.5
+[[defenses]]
+name = "bottleneck"
+[[defenses]]
+name = "noise"
+sigma = 0.025
+[train]
+epochs = 240
+augment = { crop = 4 }
+[train.optimizer]
+learning_rate = 0.1
+[[attacks]]
+name = "decoder"
+fitting.epochs = 3
+[[attacks]]
+name = "decoder"
+label = "wide"
+channels = 96
+[audit]
+seeds = [1, 2]
+"""
+
+
+def problems(text: str) -> tuple[str, ...]:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(text)
+    return error.value.problems
+
+
+def test_a_recipe_becomes_objects() -> None:
+    recipe = parse_recipe(WHOLE, name="mine")
+    assert recipe.seed == 7
+    assert (recipe.source.path, recipe.source.size) == (Path("pictures"), 32)
+    assert (recipe.data.auxiliary, recipe.data.public) == ("public", 0.5)
+    assert (recipe.model, recipe.options, recipe.split.cut) == ("vgg11", {"width": 0.5}, "c2")
+    assert [part.describe() for part in recipe.defenses] == [
+        "Bottleneck(channels=8, sigmoid=True)",
+        "Noise(sigma=0.025, distribution='gaussian')",
+    ]
+    assert (recipe.train.epochs, recipe.train.optimizer.learning_rate, recipe.train.augment.crop) == (240, 0.1, 4)
+    assert list(recipe.attacks) == ["decoder", "wide"]
+    assert recipe.attacks["decoder"].fitting.epochs == 3
+    assert recipe.audit.seeds == (1, 2)
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    found = problems("""
+    sead = 1
+    seed = -1
+    [data]
+    name = "digts"
+    [model]
+    name = "vgg11"
+    widht = 0.5
+    cut = 2
+    [[defenses]]
+    name = "noise"
+    sigma = -1.0
+    [[defenses]]
+    name = "noise"
+    sigma = "much"
+    [[defenses]]
+    name = "dropout"
+    p = 0.5
+    rate = 3
+    [train]
+    epoch = 3
+    [train.optimizer]
+    learning_rate = 0
+    [[attacks]]
+    name = "decoder"
+    fitting.epochs = 1.5
+    """)
+    assert found == (
+        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, attacks, audit",
+        "seed: expected an integer >= 0, found -1",
+        "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std",
+        "model.cut: expected a valid string, found 2",
+        found[4],
+        "defenses[0]: sigma must be >= 0, got -1.0; for no defense use Compose()",
+        "defenses[1].sigma: expected a valid number, found 'much'",
+        "defenses[2].rate: unknown key (did you mean 'p'?); known: p, rescale" if "mean 'p'" in found[7] else found[7],
+        "train.epoch: unknown key (did you mean 'epochs'?); known: " + found[8].split("known: ")[1],
+        "train.optimizer: learning_rate must be > 0, got 0.0; 0.05 is the default",
+        found[10],
+    )
+    assert found[4].startswith("data.name: no dataset named 'digts' (did you mean 'digits'?)")
+    assert found[7].startswith("defenses[2].rate: unknown key")
+    assert found[10].startswith("attacks[0].fitting.epochs: expected a valid integer")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "data: missing; a recipe needs a table [data] with a name"),
+        ("data = 3", "data: expected a table, found 3"),
+        ('data.path = "x"\nmodel = {name = "vgg11", cut = "c2"}', "data.name: missing; known: digits, mnist"),
+        ('data.name = "digits"\nmodel = {name = "vgg11"}', "model.cut: missing"),
+        ('data.name = "digits"\nmodel = {name = 3, cut = "c2"}', "model.name: expected a string, found 3"),
+        ('defenses = {name = "noise"}', "defenses: expected tables written [[defenses]]"),
+        ('[[attacks]]\nname = "decoder"\n[[attacks]]\nname = "decoder"', "attacks[1]: a second attack named 'decoder'"),
+        ('[[defenses]]\nname="noise"\nsigma=1\n[[defenses]]\nname="noise"\nsigma=2', "defenses: two defenses named 'noise'"),
+        ('[[attacks]]\nname = "decodr"', "attacks[0].name: no attack named 'decodr' (did you mean 'decoder'?)"),
+        ("[train]\nprecision = 'float8'", "train.precision: expected 'float32' or 'bfloat16', found 'float8'"),
+        ("[audit]\nseeds = [1, 'two']", "audit.seeds.1: expected a valid integer, found 'two'"),
+        ("a = = b", "not TOML: "),
+    ],
+)
+def test_one_problem(text: str, message: str) -> None:
+    assert any(problem.startswith(message) for problem in problems(text)), problems(text)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a recipe"):
+        sf.load_recipe(tmp_path / "none.toml")
+
+
+def test_a_model_of_the_users_own_takes_any_option() -> None:
+    recipe = parse_recipe('data.name = "digits"\nmodel = { name = "mine:net", cut = "a", anything = 3 }')
+    assert recipe.options == {"anything": 3}
+
+
+@pytest.mark.parametrize("name", ["before", "after"])
+def test_the_recipes_of_the_demonstration_are_valid_and_differ_in_their_defenses_only(name: str) -> None:
+    recipe = demo_recipe(name)
+    assert bool(recipe.defenses) == (name == "after")
+    other = demo_recipe("before")
+    assert (recipe.model, recipe.options, recipe.split, recipe.train) == (other.model, other.options, other.split, other.train)
+    assert recipe.attacks == other.attacks
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_no_value_of_a_key_escapes_as_another_error(value: object) -> None:
+    for key in ("epochs", "optimizer", "augment", "precision", "unknown"):
+        made, found = construct(Train, {key: value}, where="train")
+        assert (made is None) == bool(found)
+
+
+def test_checked_arguments_have_the_types_of_the_annotations() -> None:
+    def target(path: Path, sizes: tuple[int, ...], share: float) -> None: ...
+
+    assert check(target, {"path": "a/b", "sizes": [1, 2], "share": 1}) == (
+        {"path": Path("a/b"), "sizes": (1, 2), "share": 1.0},
+        [],
+    )
+
+
+def test_every_error_of_ours_is_one_of_the_tree() -> None:
+    import sfumato.errors as errors
+
+    drawn = (errors.__doc__ or "").split("SfumatoError", 1)[1]
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, Exception) and value is not SfumatoError:
+            assert issubclass(value, SfumatoError)
+            assert name in drawn
