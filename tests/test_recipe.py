@@ -57,7 +57,7 @@ def problems(text: str) -> tuple[str, ...]:
 def test_a_recipe_becomes_objects() -> None:
     recipe = parse_recipe(WHOLE, name="mine")
     assert recipe.seed == 7
-    assert (recipe.source.path, recipe.source.size) == (Path("pictures"), 32)
+    assert (str(recipe.source.path), recipe.source.size) == ("pictures", 32)
     assert (recipe.data.auxiliary, recipe.data.public) == ("public", 0.5)
     assert (recipe.model, recipe.options, recipe.split.cut) == ("vgg11", {"width": 0.5}, "c2")
     assert [part.describe() for part in recipe.defenses] == [
@@ -101,7 +101,7 @@ def test_every_problem_is_reported_at_once() -> None:
     assert found == (
         "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, attacks, audit",
         "seed: expected an integer >= 0, found -1",
-        "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std",
+        "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std, dropout",
         "model.cut: expected a valid string, found 2",
         found[4],
         "defenses[0]: sigma must be >= 0, got -1.0; for no defense use Compose()",

@@ -53,7 +53,7 @@ def audit(
 
     Args:
         target: a trained target, or a split model that no defense protects.
-        data: the pictures: `auxiliary` is the adversary's; samples of it and of `inference` are scored; `test` gives the accuracy.
+        data: the pictures: `auxiliary` is the adversary's; samples of it and of `inference` are scored; `test` is for accuracy.
         attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report.
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.

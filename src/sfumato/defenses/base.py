@@ -39,7 +39,7 @@ class Defense(nn.Module):
         return type(self).criterion is not Defense.criterion
 
     def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that the loop's optimiser updates; a method that updates its own (an inner adversary) leaves them out."""
+        """Yield the parameters that the loop's optimiser updates; one that updates its own leaves them out."""
         yield from self.parameters()
 
     def prepare(self, model: Split, data: Data) -> None:

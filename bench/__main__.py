@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench [NAME...]`: run the benchmarks, print a table, write results/bench.json."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import decoder, memory, startup, throughput
+from sfumato.audit import hardware
+from sfumato.files import write_json
+
+BENCHMARKS = {"throughput": throughput.run, "decoder": decoder.run, "startup": startup.run, "memory": memory.run}
+OUTPUT = Path("results") / "bench.json"
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks of these names, or all; return 1 where one misses its bound."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark named {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    rows = []
+    for name in names or BENCHMARKS:
+        print(f"running {name} ...", file=sys.stderr)
+        rows += BENCHMARKS[name]()
+    table = Table("measure", "value", "bound", "holds", title="Sfumato benchmarks", title_justify="left")
+    for row in rows:
+        table.add_row(row.measure, f"{row.value:.3g} {row.unit}", f"{row.relation} {row.bound:g}", "yes" if row.holds else "NO")
+    Console().print(table)
+    record = {
+        "rows": [row.record() for row in rows],
+        "hardware": hardware(torch.device("cpu")),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+    write_json(OUTPUT, record)
+    print(f"written to {OUTPUT}")
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import sfumato as sf
+from sfumato.attacks.base import Adversary, FeatureAttack
+from sfumato.attacks.features.regression import Fitting
+from sfumato.audit import facts
+from sfumato.errors import ConfigError, UnknownNameError
+from sfumato.target import Target
+from sfumato.types import Reconstruction
+
+QUICK = sf.Decoder(blocks=0, channels=4, fitting=Fitting(epochs=2))
+
+
+class Blind(FeatureAttack):
+    """Answers with grey whatever it sees: its error is known."""
+
+    access = "features"
+
+    def reconstruct(self, adversary: Adversary, z: Tensor) -> tuple[Reconstruction, ...]:
+        return (Reconstruction(torch.full((len(z), *adversary.image_shape), 0.5, device=z.device)),)
+
+
+def test_every_attack_is_scored_on_both_parts_with_every_seed(small_split: sf.Split, blobs: sf.Data) -> None:
+    made = sf.audit(small_split, blobs, attacks={"quick": QUICK, "white": sf.Likelihood(steps=2, pictures=5)}, seeds=[3, 4])
+    found = [(r.name, r.part, r.selection, r.seed) for r in made.attacks]
+    quick = [("quick", part, selection) for part in ("train", "inference") for selection in ("best", "last")]
+    white = [("white", part, "only") for part in ("train", "inference")]
+    assert sorted(found) == sorted((*row, seed) for row in quick + white for seed in (3, 4))
+    assert {r.pictures for r in made.attacks if r.name == "white"} == {5}
+    third, fourth = ({r.mse.value for r in made.attacks if r.name == "quick" and r.seed == seed} for seed in (3, 4))
+    assert not third & fourth
+
+
+def test_the_numbers_are_those_of_the_pictures(small_split: sf.Split, blobs: sf.Data) -> None:
+    made = sf.audit(small_split, blobs, attacks=[Blind()])
+    for result, part in zip(made.attacks, ("auxiliary", "inference"), strict=True):
+        x = blobs.part(part).read(torch.arange(len(blobs.part(part)))) / 255
+        error = (x - 0.5).square().mean().item()
+        assert result.mse.value == pytest.approx(error, rel=1e-5)
+        assert result.psnr.value == pytest.approx(-10 * torch.tensor(error).log10().item(), rel=1e-4)
+        assert result.mse.low < error < result.mse.high
+        assert result.queries == 0
+
+
+def test_the_exhibits_are_the_pictures_and_what_was_made_of_them(small_split: sf.Split, blobs: sf.Data) -> None:
+    made = sf.audit(small_split, blobs, attacks=[Blind()], pictures=7)
+    sent, grey = ([e for e in made.exhibits if (e.attack == "blind") == blind] for blind in (False, True))
+    assert [(e.part, len(e.pixels)) for e in sent] == [("train", 7), ("inference", 7)]
+    assert all((e.pixels == 128).all() for e in grey)
+    known = {bytes(p.numpy()) for p in blobs.part("inference").read(torch.arange(len(blobs.part("inference"))))}
+    assert all(bytes(p.numpy()) in known for p in sent[1].pixels)
+
+
+def test_the_accuracy_is_that_of_the_target_as_deployed(small_split: sf.Split, blobs: sf.Data) -> None:
+    class Wrong(sf.Defense):
+        name = "wrong"
+
+        def release(self, logits: Tensor) -> Tensor:
+            return -logits
+
+    trained = sf.harden(small_split, blobs, train=sf.Train(epochs=5, batch_size=32))
+    assert sf.audit(trained, blobs, attacks=[Blind()]).accuracy.value == 1
+    turned = Target(trained.split, sf.Compose(Wrong()))
+    assert sf.audit(turned, blobs, attacks=[Blind()]).accuracy.value == 0
+
+
+def test_the_seed_decides_every_number(small_split: sf.Split, blobs: sf.Data) -> None:
+    target = sf.harden(small_split, blobs, defenses=[sf.Noise(sigma=0.2)], epochs=1)
+    first, second = (sf.audit(target, blobs, attacks=[QUICK], seed=1) for _ in range(2))
+    assert [r.mse for r in first.attacks] == [r.mse for r in second.attacks]
+    assert first.accuracy == second.accuracy
+
+
+def test_an_attack_that_is_added_does_not_change_the_others(small_split: sf.Split, blobs: sf.Data) -> None:
+    alone = sf.audit(small_split, blobs, attacks=[QUICK])
+    beside = sf.audit(small_split, blobs, attacks=[sf.Likelihood(steps=2), QUICK])
+    assert [r.mse for r in alone.attacks] == [r.mse for r in beside.attacks if r.name == "decoder"]
+
+
+def test_the_strongest_attack_is_the_one_with_the_lowest_error(small_split: sf.Split, blobs: sf.Data) -> None:
+    made = sf.audit(small_split, blobs, attacks=[Blind(), sf.Likelihood(steps=300, learning_rate=0.02)])
+    strongest = made.strongest()
+    assert strongest is not None
+    assert strongest.name == "likelihood"
+
+
+def test_it_says_what_was_not_tested(small_split: sf.Split, blobs: sf.Data) -> None:
+    said = " ".join(sf.audit(small_split, blobs, attacks=[QUICK]).untested)
+    assert "'mirror'" in said
+    assert "'likelihood'" in said
+    assert "'decoder'" not in said
+    assert "membership" in said
+    assert "model inversion" in said
+    assert "one seed" in said
+    assert "one seed" not in " ".join(sf.audit(small_split, blobs, attacks=[Blind()], seeds=[0, 1]).untested)
+
+
+def test_the_facts_of_a_target(small_split: sf.Split, blobs: sf.Data) -> None:
+    target = sf.harden(small_split, blobs, defenses=[sf.Bottleneck(channels=2), sf.Noise(sigma=0.1)], epochs=1)
+    found = facts(target, blobs)
+    assert found.feature_shape == (2, 8, 8)
+    assert found.bytes_per_picture == {"float32": 512, "float16": 256, "uint8": 128}
+    assert found.head_parameters == (9 * 6 + 6) + (54 * 4 + 4) + (36 * 2 + 2)
+    assert found.head_macs == 64 * (9 * 6 + 54 * 4 + 36 * 2)
+    assert found.defenses == ("Bottleneck(channels=2, sigmoid=True)", "Noise(sigma=0.1, distribution='gaussian')")
+
+
+def test_attacks_by_name_come_from_the_registry(small_split: sf.Split, blobs: sf.Data) -> None:
+    with pytest.raises(UnknownNameError, match=r"no attack named 'decodr' \(did you mean 'decoder'\?\)"):
+        sf.audit(small_split, blobs, attacks=["decodr"])
+
+
+@pytest.mark.parametrize(
+    ("attacks", "pictures", "message"),
+    [
+        ([], 5, "at least one attack"),
+        ([QUICK, QUICK], 5, "two attacks named 'decoder'"),
+        ([QUICK], 0, "pictures must be at least 1"),
+    ],
+)
+def test_an_audit_of_nothing_is_refused(
+    attacks: list[FeatureAttack], pictures: int, message: str, small_split: sf.Split, blobs: sf.Data
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sf.audit(small_split, blobs, attacks=attacks, pictures=pictures)
+
+
+@pytest.mark.gpu
+def test_everything_runs_on_cuda(small_split: sf.Split, blobs: sf.Data) -> None:
+    settings = sf.Train(epochs=2, batch_size=32, augment=sf.Augment(crop=1))
+    target = sf.harden(
+        small_split.to("cuda"),
+        blobs,
+        defenses=[sf.Bottleneck(channels=2), sf.Noise(sigma=0.1), sf.Dropout(p=0.1)],
+        train=settings,
+    )
+    made = sf.audit(target, blobs, attacks=[QUICK, sf.Mirror(fitting=Fitting(epochs=2)), sf.Likelihood(steps=3)])
+    assert target.device.type == "cuda"
+    assert made.accuracy.value > 0.5

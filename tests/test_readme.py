@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the README and CONTRIBUTING show is run, at a size that a test can afford."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import sfumato as sf
+from sfumato.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("python")
+    small = {
+        'sf.load_data("digits")': 'shrunk(sf.load_data("digits"))',
+        "shape=(1, 28, 28))": 'shape=(1, 28, 28), options={"width": 0.1})',
+        "epochs=5": "epochs=1",
+        'attacks=["decoder"]': "attacks=[sf.Decoder(blocks=0, channels=4, fitting=quick)]",
+    }
+    for written, run in small.items():
+        assert code.count(written) == 1, written
+        code = code.replace(written, run)
+
+    def shrunk(data: sf.Data) -> sf.Data:
+        return sf.partition(data.with_parts(**{name: data.part(name).subset(torch.arange(80)) for name in ("train", "test")}))
+
+    from sfumato.attacks.features.regression import Fitting
+
+    monkeypatch.chdir(tmp_path)
+    names = {"shrunk": shrunk, "quick": Fitting(epochs=1)}
+    exec(compile(code, "README.md", "exec"), names)
+    assert (tmp_path / "audit.html").read_text().lstrip().startswith("<!")
+    audit = names["audit"]
+    assert isinstance(audit, sf.Audit)
+    audit.save("audit.json")
+    audit.save("audit.md")
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert 0 <= record["accuracy"] <= 1
+    assert {(row["name"], row["part"], row["selection"]) for row in record["attacks"]} == {
+        ("decoder", part, selection) for part in ("train", "inference") for selection in ("best", "last")
+    }
+    for row in record["attacks"]:
+        for metric in ("mse", "psnr", "ssim"):
+            assert row[metric]["low"] <= row[metric]["value"] <= row[metric]["high"]
+        assert row["seconds"] > 0
+        assert row["queries"] > 0
+
+
+def test_the_recipe_is_one() -> None:
+    (text,) = blocks("toml")
+    recipe = parse_recipe(text)
+    assert recipe.train.schedule.name == "step"
+    assert len(recipe.defenses) == 2
+    assert recipe.audit.seeds == (0, 1, 2)
+
+
+def test_the_commands_are_those_of_the_command_line() -> None:
+    from sfumato.cli import app
+
+    told = set(re.findall(r"^\| `sfumato (\w+)", README, re.MULTILINE))
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert told == known
+
+
+def test_the_tables_name_every_attack_defense_and_extra() -> None:
+    from sfumato.registry import TABLE
+
+    for family in ("attacks", "defenses"):
+        assert all(f"`{name}`" in README for name in TABLE[family])
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert all(f"| `{extra}` |" in README for extra in extras)
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    assert "make test " in README
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+
+
+def test_the_defense_of_contributing_works(tmp_path: Path) -> None:
+    (code,) = blocks("python", (ROOT / "CONTRIBUTING.md").read_text())
+    header = "from __future__ import annotations\nimport torch\nfrom torch import Tensor\n"
+    header += "from sfumato.defenses.base import Defense\nfrom sfumato.errors import ConfigError\n"
+    path = tmp_path / "rounding.py"
+    path.write_text(header + code)
+    spec = importlib.util.spec_from_file_location("rounding", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    protected = module.Rounding(step=0.5).protect(torch.tensor([0.2, 0.3, 0.9]), None)
+    assert protected.tolist() == pytest.approx([0.0, 0.5, 1.0])
