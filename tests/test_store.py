@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import small_net
+from nets import small_net
 from sfumato.errors import StorageError, WeightsError
 from sfumato.files import load_into, read_tensors, write_atomic, write_tensors
 from sfumato.store import Store, digest

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato as sf
-from conftest import small_net
+from nets import small_net
 from sfumato.errors import ConfigError, ModelError, TrainingError, WeightsError
 from sfumato.files import read_tensors
 from sfumato.settings import Optimizer, Schedule, Train
@@ -60,7 +60,7 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(
     settings = Train(epochs=3, batch_size=32, optimizer=Optimizer(name=optimizer, learning_rate=0.01), augment=sf.Augment(crop=1))
     whole = trained(small_split, blobs, settings)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     for epochs in (1, 2):
@@ -69,9 +69,9 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(
 
         def stop(done: int, total: int, last: int = steps) -> None:
             if done == last:
-                raise Stop
+                raise StopError
 
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             trained(small_split, blobs, settings, checkpoint=path, watch=stop)
         assert path.exists()
         assert equal(trained(small_split, blobs, settings, checkpoint=path), whole)

@@ -240,7 +240,7 @@ def _print_table(audits: list[Audit]) -> None:
     """Print the headline numbers, a column for each audit."""
     from rich.table import Table
 
-    from sfumato.report import table
+    from sfumato.tables import table
 
     rows = table(audits)
     shown = Table("", *(audit.title for audit in audits))

@@ -103,8 +103,8 @@ def test_the_decoder_inverts_a_linear_head(blobs: sf.Data) -> None:
 
 def test_the_mirror_inverts_a_convolution(blobs: sf.Data) -> None:
     target = Target(sf.Split(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten()), Compose())
-    attack = sf.Mirror(fitting=Fitting(epochs=60, batch_size=32, learning_rate=1e-2, patience=0))
-    assert error(attack, target, blobs) < 0.25 * mean_error(blobs)
+    fitting = Fitting(epochs=60, batch_size=32, learning_rate=5e-2, weight_decay=0.0, patience=0)
+    assert error(sf.Mirror(fitting=fitting), target, blobs) < 0.15 * mean_error(blobs)
 
 
 def test_features_that_say_nothing_leave_the_decoder_at_the_mean_picture(blobs: sf.Data) -> None:

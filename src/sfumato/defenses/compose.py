@@ -30,8 +30,8 @@ class Compose(Defense):
 
     Example:
         >>> from sfumato.defenses.noise import Noise
-        >>> Compose(Compose(), Noise(sigma=0.1)).describe()
-        'Compose(Noise(sigma=0.1, distribution='gaussian'))'
+        >>> Compose(Compose(), Noise(sigma=0.1))
+        Compose(Noise(sigma=0.1, distribution='gaussian'))
     """
 
     name = "compose"

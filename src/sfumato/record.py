@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An audit as JSON: plain values, with the pictures as PNG. What `to_json` writes, `from_json` reads back.
+
+Example:
+    >>> from sfumato.types import Audit, DataFacts, Interval, TargetFacts
+    >>> target = TargetFacts("lenet", "c1", (), 10, (1, 28, 28), (2, 8, 8), {"float32": 512}, 80, 900, 90, 800)
+    >>> data = DataFacts("digits", "00", {"test": 100})
+    >>> audit = Audit("digits", target, data, Interval(0.97, 0.95, 0.98), (), (), (), (0,), {}, "cpu")
+    >>> from_json(to_json(audit)) == audit
+    True
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import PositiveInt, TypeAdapter, ValidationError
+
+from sfumato.errors import ConfigError
+from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
+
+
+@dataclass(frozen=True)
+class _PictureRecord:
+    """An `Exhibit` as JSON holds it: one lossless PNG for each picture."""
+
+    part: Part
+    attack: str
+    selection: Selection
+    seed: int
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    png: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The JSON of an audit, key by key."""
+
+    format: Literal[1]
+    title: str
+    accuracy: float
+    accuracy_interval: _Bounds
+    target: TargetFacts
+    data: DataFacts
+    attacks: tuple[AttackResult, ...]
+    exhibits: tuple[_PictureRecord, ...]
+    untested: tuple[str, ...]
+    seeds: tuple[int, ...]
+    versions: Mapping[str, str]
+    hardware: str
+
+
+_RECORD = TypeAdapter(_Record)
+
+
+def to_json(audit: Audit) -> dict[str, object]:
+    """Turn an audit into plain values that `json.dumps` takes.
+
+    Args:
+        audit: the record.
+
+    Returns:
+        The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
+        `untested`, `seeds`, `versions` and `hardware`. A number that is not finite, which JSON lacks, is the string "NaN",
+        "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value
+        that JSON has no form for becomes its text; everything else comes back exactly from `from_json`.
+    """
+    accuracy = audit.accuracy
+    record = _Record(
+        format=1,
+        title=audit.title,
+        accuracy=accuracy.value,
+        accuracy_interval=_Bounds(accuracy.low, accuracy.high),
+        target=audit.target,
+        data=audit.data,
+        attacks=audit.attacks,
+        exhibits=tuple(_encode(exhibit) for exhibit in audit.exhibits),
+        untested=audit.untested,
+        seeds=audit.seeds,
+        versions=audit.versions,
+        hardware=audit.hardware,
+    )
+    return {item.name: _plain(getattr(record, item.name)) for item in fields(record)}
+
+
+def from_json(record: object) -> Audit:
+    """Make an audit of the values that `to_json` returned.
+
+    Args:
+        record: a record, as `json.loads` gives it; keys that this version does not know are passed over.
+
+    Returns:
+        The audit.
+
+    Raises:
+        ConfigError: the record is not one of an audit, or one of its pictures cannot be decoded.
+
+    Example:
+        >>> from_json({"format": 2})
+        Traceback (most recent call last):
+        sfumato.errors.ConfigError: expected the record of an audit, format 1; found: format: Input should be 1; ...
+    """
+    try:
+        found = _RECORD.validate_python(record)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in error.errors()]
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        raise ConfigError(
+            f"expected the record of an audit, format 1; found: {shown}; make one with audit.save('audit.json')"
+        ) from error
+    return Audit(
+        title=found.title,
+        target=found.target,
+        data=found.data,
+        accuracy=Interval(found.accuracy, found.accuracy_interval.low, found.accuracy_interval.high),
+        attacks=found.attacks,
+        exhibits=tuple(_decode(pictures) for pictures in found.exhibits),
+        untested=found.untested,
+        seeds=found.seeds,
+        versions=found.versions,
+        hardware=found.hardware,
+    )
+
+
+def _plain(value: object) -> object:
+    """Turn a value of a record into one that JSON has a form for."""
+    if isinstance(value, str):  # a file name may hold bytes that are not Unicode; readers of JSON refuse those
+        return value.encode(errors="backslashreplace").decode()
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    return _plain(str(value))
+
+
+def _encode(exhibit: Exhibit) -> _PictureRecord:
+    channels, height, width = exhibit.pixels.shape[1:]
+    return _PictureRecord(
+        exhibit.part,
+        exhibit.attack,
+        exhibit.selection,
+        exhibit.seed,
+        (channels, height, width),
+        tuple(png(picture) for picture in exhibit.pixels.cpu()),
+    )
+
+
+def png(picture: torch.Tensor) -> str:
+    """Encode one picture without loss.
+
+    Args:
+        picture: (C, H, W), uint8, on the CPU; planes that are neither gray nor RGB lie side by side in gray.
+
+    Returns:
+        A PNG in base64.
+
+    Example:
+        >>> png(torch.zeros(1, 2, 2, dtype=torch.uint8))[:11]
+        'iVBORw0KGgo'
+    """
+    rgb = picture.shape[0] == 3
+    planes = picture.permute(1, 2, 0) if rgb else picture.permute(1, 0, 2).flatten(1)
+    file = io.BytesIO()
+    Image.fromarray(planes.contiguous().numpy()).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _decode(record: _PictureRecord) -> Exhibit:
+    pictures = [_picture(text, record.shape) for text in record.png]
+    pixels = torch.stack(pictures) if pictures else torch.empty((0, *record.shape), dtype=torch.uint8)
+    return Exhibit(record.part, pixels, record.attack, record.selection, record.seed)
+
+
+def _picture(text: str, shape: tuple[int, int, int]) -> Pixels:
+    """Decode what `png` wrote, (C, H, W) uint8."""
+    channels, height, width = shape
+    mode, size = ("RGB", (width, height)) if channels == 3 else ("L", (channels * width, height))
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if (image.mode, image.size) != (mode, size):  # looked at before a pixel is decoded: a PNG can be a bomb
+                raise ConfigError(f"expected a {mode} picture of {size}, found {image.mode} of {image.size} in exhibits")
+            planes = torch.from_numpy(np.array(image))
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"expected a PNG in base64, found something else in exhibits: {error}") from error
+    return planes.permute(2, 0, 1) if channels == 3 else planes.reshape(height, channels, width).permute(1, 0, 2)

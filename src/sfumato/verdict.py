@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the numbers of audits say, in plain English, and where they say nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sfumato.tables import columns, show_number
+from sfumato.types import AttackResult, Audit, Interval
+
+
+def verdict(audits: Sequence[Audit]) -> list[str]:
+    """Say in plain English what the numbers say.
+
+    Args:
+        audits: one or several; each is compared with the first.
+
+    Returns:
+        Sentences. Where the 95 % intervals of two errors overlap, they say that these pictures show no difference. Where two
+        errors come from attacks of another name or access, they name the attack behind each.
+
+    Example:
+        >>> verdict([])
+        []
+    """
+    if len(audits) == 1:
+        return [_alone(audits[0])]
+    names = columns(audits)
+    hardened = names == ["before", "after"]
+    said = []
+    for name, audit in zip(names[1:], audits[1:], strict=True):
+        said.append(_compare("Hardening" if hardened else f"Compared with “{names[0]}”, “{name}”", audits[0], audit))
+        if audit.data.fingerprint != audits[0].data.fingerprint:
+            said.append("The two audits used different data, so part of the difference may come from the pictures.")
+    return said
+
+
+def _alone(audit: Audit) -> str:
+    right = f"The target is right on {show_number(100 * audit.accuracy.value, '.1f')} % of the test pictures."
+    result = audit.strongest()
+    if result is None:
+        return f"No attack was scored on pictures of inference time: this audit says nothing about what leaks. {right}"
+    numbers = f"MSE {show_number(result.mse.value, '#.3g')}, PSNR {show_number(result.psnr.value, '.1f')} dB"
+    return (
+        f"The strongest attack ({_attack(result)}) rebuilds pictures that it never trained on "
+        f"with {numbers} and SSIM {show_number(result.ssim.value, '.2f')}. {right}"
+    )
+
+
+def _compare(subject: str, old: Audit, new: Audit) -> str:
+    before, after = old.strongest(), new.strongest()
+    cost = _cost(old.accuracy, new.accuracy)
+    if before is None or after is None:
+        return f"{subject} {cost}. What leaks cannot be compared: not every audit scored an attack on pictures of inference time."
+    numbers = _numbers(before, after)
+    if _overlap(before.mse, after.mse):
+        return f"{subject} makes no difference to the adversary's error that these pictures can show ({numbers}), and {cost}."
+    better = after.mse.value > before.mse.value
+    low, high = sorted((before.mse.value, after.mse.value))
+    ratio = high / low if low > 0 else math.inf
+    factor = f" {ratio:,.{2 if ratio < 2 else 1}f} times" if math.isfinite(ratio) else ""
+    change = f"raises the adversary's error{factor}" if better else f"makes it worse: the adversary's error is{factor} lower"
+    split = better == (after.ssim.value > before.ssim.value) and not _overlap(before.ssim, after.ssim)
+    doubt = " SSIM says the opposite: look at the pictures before you trust either." if split else ""
+    return f"{subject} {change} ({numbers}) and {cost}.{doubt}"
+
+
+def _numbers(before: AttackResult, after: AttackResult) -> str:
+    """Write both errors, each with its attack where these differ: a stronger adversary is no effect of a defense."""
+    differ = (before.name, before.access) != (after.name, after.access)
+    errors = [show_number(result.mse.value, "#.3g") + (f" by {_attack(result)}" if differ else "") for result in (before, after)]
+    return f"MSE {' → '.join(errors)}"
+
+
+def _attack(result: AttackResult) -> str:
+    return f"{result.name}, which sees the {result.access}"
+
+
+def _cost(old: Interval, new: Interval) -> str:
+    points = 100 * (new.value - old.value)
+    if abs(points) < 0.05:
+        return f"leaves accuracy at {show_number(100 * new.value, '.1f')} %"
+    doubt = " (the intervals overlap)" if _overlap(old, new) else ""
+    return f"{'gains' if points > 0 else 'costs'} {show_number(abs(points), '.1f')} points of accuracy{doubt}"
+
+
+def _overlap(a: Interval, b: Interval) -> bool:
+    return not (a.high < b.low or b.high < a.low)  # so that an interval that is not a number shows no difference
