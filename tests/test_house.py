@@ -31,6 +31,8 @@ ROWS = [
     {"defenses", "attacks", "settings", "checkpoint"},
     {"train"},
     {"audit", "recipe", "store"},
+    {"record", "tables"},
+    {"gallery", "verdict"},
     {"report"},
     {"pipeline"},
     {"demo"},

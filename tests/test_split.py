@@ -158,6 +158,23 @@ def test_a_cut_must_release_a_row_for_each_picture() -> None:
         sf.split(Mean(), at="mean", example=torch.rand(2, 4))
 
 
+def test_what_is_computed_of_buffers_stays_in_the_graph() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.full((1, 1, 1), 3.0))
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x * (1 / self.scale)).flatten(1) * self.scale.flatten()
+
+    model, x = Scaled(), torch.rand(2, 1, 4, 4)
+    halves = sf.split(model, at="conv")
+    assert torch.equal(halves(x), model(x))
+    assert [name for name in halves.state_dict() if "constant" in name] == []
+    assert halves.to(torch.float64)(x.double()).dtype == torch.float64
+
+
 def test_arguments_with_defaults_are_taken_as_they_are() -> None:
     class Optional(nn.Module):
         def __init__(self) -> None:

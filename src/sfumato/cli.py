@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.errors import ConfigError, SfumatoError
+from sfumato.errors import ConfigError, SfumatoError, StorageError
 
 if TYPE_CHECKING:
     from sfumato.pipeline import Watch, Workplace
@@ -30,6 +31,8 @@ Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
+_FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
 
 
@@ -73,6 +76,7 @@ def cuts(
 ) -> None:
     """List every clean cut of a model: what crosses it and what each side costs."""
     import torch
+    from rich import box
     from rich.table import Table
 
     from sfumato.models.resolve import build_model
@@ -82,14 +86,16 @@ def cuts(
     sizes = _shape(shape)
     sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
     built = build_model(model, classes=classes, shape=sizes)
-    table = Table(
-        "cut", "shape of z", title=f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes", title_justify="left"
-    )
-    for heading in (*(f"bytes {name}" for name in FORMATS), "head params", "head MACs", "tail params", "tail MACs"):
-        table.add_column(heading, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)  # nine columns in 80 characters
+    table.add_column("\ncut", overflow="fold")
+    table.add_column("shape\nof z", no_wrap=True)
+    for heading in (*(f"bytes\n{name}" for name in FORMATS), "head\nparams", "head\nMACs", "tail\nparams", "tail\nMACs"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for cut in list_cuts(built, torch.zeros(1, *sizes)):
-        numbers = (*cut.bytes_per_picture.values(), cut.head.parameters, cut.head.macs, cut.tail.parameters, cut.tail.macs)
-        table.add_row(cut.name, "x".join(map(str, cut.shape)), *(f"{number:,}" for number in numbers))
+        costs = (cut.head.parameters, cut.head.macs, cut.tail.parameters, cut.tail.macs)
+        sent = (f"{count:,}" if count < 1_000_000 else _short(count) for count in cut.bytes_per_picture.values())
+        table.add_row(cut.name, "x".join(map(str, cut.shape)), *sent, *map(_short, costs))
+    _say(f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes; all numbers are for one picture\n")
     _console().print(table)
 
 
@@ -167,7 +173,10 @@ def main() -> None:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nsfumato: stopped; the same command with --resume goes on from the last epoch", file=sys.stderr)
+        print(
+            "\nsfumato: stopped; what is done is kept. Give the same command again, with --resume where it trains, to go on",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -190,7 +199,7 @@ def _workplace(
     if resume and restart:
         raise ConfigError("--resume and --restart exclude each other; give one")
     return Workplace(
-        store=Store(runs),
+        store=Store(_writable(runs)),
         reading=Reading(root=data_root, skip_bad=skip_bad),
         device=_device(device),
         resume=resume,
@@ -204,16 +213,29 @@ def _device(name: str) -> torch.device:  # type: ignore[name-defined]  # noqa: F
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    expected = f'--device must be "auto", "cpu" or a CUDA device that is there, got "{name}"; leave it out to take what is there'
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f'--device must be "auto", "cpu" or a CUDA device that is there, got "{name}"') from error
+        raise ConfigError(expected) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(expected)
     return device
 
 
+def _writable(runs: Path) -> Path:
+    """Return the folder of runs. That it cannot be written is said before minutes of work are lost."""
+    whole = runs.absolute()
+    there = next(folder for folder in (whole, *whole.parents) if os.path.exists(folder))  # noqa: PTH110 -- False where not allowed
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return runs
+    found = "a folder that may not be written" if there.is_dir() else "a file"
+    raise StorageError(f"--runs {runs}: expected a folder that can be written or made, but {there} is {found}; give another one")
+
+
 def _shape(text: str) -> tuple[int, int, int]:
-    sizes = tuple(int(part) if part.isdigit() else 0 for part in text.replace("x", ",").split(","))
+    sizes = tuple(int(part) if part.isdecimal() else 0 for part in text.replace("x", ",").split(","))
     if len(sizes) != 3 or min(sizes) < 1:
         raise ConfigError(f'--shape must be channels, height and width, such as "3,32,32", got "{text}"')
     return sizes
@@ -225,15 +247,20 @@ def _progress() -> Iterator[Watch]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_console(stderr=True)) as progress:
-        bars: dict[str, TaskID] = {}
+    progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_console(stderr=True))
+    bars: dict[str, TaskID] = {}
 
-        def watch(name: str, done: int, total: int) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total)
-            progress.update(bars[name], completed=done)
+    def watch(name: str, done: int, total: int) -> None:
+        progress.start()  # at the first news only: a command that is refused shows no empty display
+        if name not in bars:
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done)
 
+    try:
         yield watch
+    finally:
+        if bars:
+            progress.stop()
 
 
 def _print_table(audits: list[Audit]) -> None:
@@ -262,4 +289,20 @@ def _say(text: str) -> None:
 def _console(*, stderr: bool = False) -> Console:  # type: ignore[name-defined]  # noqa: F821
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _FILE_WIDTH)
+
+
+def _short(number: int) -> str:
+    """Write a count with three digits.
+
+    Example:
+        >>> _short(512), _short(1920), _short(4_500_992), _short(999_999)
+        ('512', '1.92k', '4.50M', '1.00M')
+    """
+    if number < 1000:
+        return str(number)
+    value, units = float(f"{number:.3g}"), iter("kMGTP")
+    while value >= 1000:
+        value, unit = value / 1000, next(units)
+    return f"{value:#.3g}".rstrip(".") + unit

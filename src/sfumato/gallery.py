@@ -45,7 +45,7 @@ def galleries(names: Sequence[str], audits: Sequence[Audit]) -> list[list[Panel]
         []
     """
     shown = []
-    for name, audit in zip(names if len(names) > 1 else ["rebuilt"], audits, strict=True):
+    for name, audit in zip(["rebuilt"] if len(audits) == 1 else names, audits, strict=True):
         sent, seen = _exhibits(audit, "inference")
         shown.append([_panel(name, audit, exhibit) for exhibit in (*sent[:1], *seen[:1])])
     if len({panels[0].pictures for panels in shown if panels and not panels[0].note}) > 1:

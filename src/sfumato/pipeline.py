@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from sfumato.types import Audit
 Watch = Callable[[str, int, int], None]
 """Called with what is being done, the work done and the work in all."""
 
+_AUDIT_FILES = ("audit.json", "report.html", "report.md")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
 
@@ -82,6 +84,7 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
     weights = stage.folder / "weights.safetensors"
     if stage.done:
         load_into(target, read_tensors(weights)[0], source=weights)
+        _say_found(workplace, f"train {recipe.name}")
         return target, stage
     with stage.claim():
         _settle_checkpoint(stage, workplace)
@@ -122,7 +125,10 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     record = stage.folder / "audit.json"
     if stage.done:
         found = report.load(record)[0]
-        return dataclasses.replace(found, title=title or recipe.name), trained
+        _say_found(workplace, f"audit {recipe.name}")
+        # The same pictures may come under another name, or with other files beside them that cannot be decoded.
+        pictures = dataclasses.replace(found.data, name=data.name, skipped=data.skipped, auxiliary=data.auxiliary)
+        return dataclasses.replace(found, title=title or recipe.name, data=pictures), trained
     with stage.claim():
         watch = workplace.watch
         made = audit(
@@ -140,14 +146,20 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
 
 
 def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Path:
-    """Write the run of a trained target: recipe, facts, weights.
+    """Write the run of a trained target: recipe, facts, weights. The audit of another target, if one is there, is removed.
 
     Returns:
         The folder of the run.
+
+    Raises:
+        StorageError: it cannot be written; nothing half-written is left.
     """
-    folder = store.publish(name, {"weights.safetensors": stage.folder / "weights.safetensors"})
-    write_atomic(folder / "recipe.toml", recipe.text.encode())
-    write_json(folder / "run.json", {"name": name, "target": stage.key, **stage.facts()})
+    folder = store.root / name
+    with store.writing(name) as part:
+        _write_target(recipe, stage, store, name, part)
+        if _target_of(folder) != stage.key:
+            for file in _AUDIT_FILES:
+                (folder / file).unlink(missing_ok=True)
     return folder
 
 
@@ -156,11 +168,31 @@ def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name:
 
     Returns:
         The folder of the run.
+
+    Raises:
+        StorageError: it cannot be written; nothing half-written is left.
     """
-    folder = publish_target(recipe, stage, store, name)
-    for ending in ("json", "html", "md"):
-        report.save([made], folder / ("audit.json" if ending == "json" else f"report.{ending}"))
+    with store.writing(name) as part:
+        folder = _write_target(recipe, stage, store, name, part)
+        for file in _AUDIT_FILES:
+            report.save([made], folder / file)
+    return store.root / name
+
+
+def _write_target(recipe: Recipe, stage: Stage, store: Store, name: str, part: str) -> Path:
+    """Write recipe, facts and weights of the run `name` under the name `part`."""
+    folder = store.publish(part, {"weights.safetensors": stage.folder / "weights.safetensors"})
+    write_atomic(folder / "recipe.toml", recipe.text.encode())
+    write_json(folder / "run.json", {"name": name, "target": stage.key, **stage.facts()})
     return folder
+
+
+def _target_of(folder: Path) -> object:
+    """Return the key of the target of a run, or None where there is no run that can be read."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["target"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
@@ -198,3 +230,9 @@ def _example(data: Data, device: torch.device) -> torch.Tensor:
 def _telling(workplace: Workplace, name: str) -> Callable[[int, int], None] | None:
     watch = workplace.watch
     return None if watch is None else lambda done, total: watch(name, done, total)
+
+
+def _say_found(workplace: Workplace, name: str) -> None:
+    """Tell of a stage that was computed before."""
+    if workplace.watch is not None:
+        workplace.watch(f"{name} (found)", 1, 1)

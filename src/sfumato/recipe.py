@@ -28,11 +28,22 @@ class DataOptions:
         budget: bytes of decoded pixels that may stay in memory.
         public: share of the training pictures that is public, [0, 1).
         auxiliary: where the adversary's pictures come from.
+
+    Raises:
+        ConfigError: budget is not positive, public is outside [0, 1), or auxiliary is "public" and nothing is.
     """
 
     budget: int = 2 << 30
     public: float = 0.0
     auxiliary: Literal["private", "public", "test"] = "private"
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ConfigError(f"budget must be a positive number of bytes, got {self.budget}; 2147483648 is the default")
+        if not 0 <= self.public < 1:
+            raise ConfigError(f"public must be in [0, 1), a share of the training pictures, got {self.public}")
+        if self.auxiliary == "public" and self.public == 0:
+            raise ConfigError('auxiliary = "public" needs public pictures; set public to their share of train, such as 0.2')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +66,19 @@ class AuditOptions:
     Args:
         pictures: how many of each part are scored, at most.
         seeds: run every attack with each of these; the recipe's seed where empty.
+
+    Raises:
+        ConfigError: pictures is not positive, or the seeds are not different integers >= 0.
     """
 
     pictures: int = 1000
     seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise ConfigError(f"pictures must be at least 1, got {self.pictures}; 1000 is the default")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
+            raise ConfigError(f"seeds must be different integers >= 0, got {list(self.seeds)}; [0, 1, 2] runs each attack thrice")
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,10 @@ def load_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"expected a recipe (TOML) at {path}, found none that can be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"expected a recipe (TOML) at {path}, found none: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"expected a recipe (TOML) at {path}, found a file that is not text; check the path") from error
     return parse_recipe(text, name=path.stem, source=str(path))
 
 
@@ -252,6 +274,9 @@ class _Reader:
             if not (name := self._named("attacks", value, where)):
                 continue
             label = value.pop("label", name)
+            if not isinstance(label, str):
+                self.problems.append(f"{where}.label: expected a string, found {label!r}")
+                continue
             if label in made:
                 self.problems.append(f"{where}: a second attack named '{label}'; give it a label of its own")
             made[label] = self._construct(registry.entry("attacks", name).load(), value, where)

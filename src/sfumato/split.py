@@ -178,6 +178,8 @@ def cuts(model: nn.Module, example: Tensor) -> tuple[Cut, ...]:
 class _Tracer(fx.Tracer):
     """A tracer that notes which node each call of each module returned."""
 
+    proxy_buffer_attributes = True  # else what is computed of buffers becomes a constant, which no device move reaches
+
     def __init__(self) -> None:
         super().__init__()
         self.returned: dict[str, list[fx.Node]] = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,6 +123,32 @@ class Store:
         """
         key = digest({"kind": kind, **definition})
         return Stage(self.root / "stages" / f"{kind}-{key[:16]}", key, definition)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[str]:
+        """Write a run inside a `with` block: under another name, whose files move into the run's folder when the block is over.
+
+        Where the block fails, nothing of it is left, and a run that was there is as it was.
+
+        Args:
+            name: of the run; may hold slashes.
+
+        Yields:
+            The name to write under.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        folder = self.root / name
+        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        try:
+            with disk_errors(folder, "write"):
+                yield str(part.relative_to(self.root))
+                folder.mkdir(parents=True, exist_ok=True)
+                for path in sorted(part.iterdir()):
+                    path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
     def publish(self, name: str, files: Mapping[str, Path]) -> Path:
         """Copy files of stages into a run's folder.

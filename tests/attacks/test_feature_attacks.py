@@ -249,4 +249,4 @@ def test_fitting_refuses_what_makes_no_sense(arguments: dict[str, float]) -> Non
 def test_the_reference_recipe_is_that_of_the_release() -> None:
     fitting = Fitting.reference()
     assert (fitting.epochs, fitting.batch_size, fitting.weight_decay) == (50, 256, 1e-4)
-    assert (fitting.rate(0), fitting.rate(25), fitting.rate(50)) == pytest.approx((1e-3, 5.05e-4, 1e-5))
+    assert (fitting.rate(0.0), fitting.rate(25.0), fitting.rate(50.0)) == pytest.approx((1e-3, 5.05e-4, 1e-5))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audits for the tests of records and reports, made by hand or by hypothesis, and a reader of the pages made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import torch
+from hypothesis import strategies as st
+
+from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, TargetFacts
+
+
+def near(value: float, width: float = 0.01) -> Interval:
+    return Interval(value, value * (1 - width), value * (1 + width))
+
+
+def result(mse: float = 0.01, **changes: object) -> AttackResult:
+    plain = AttackResult(
+        "decoder",
+        "inference",
+        "best",
+        0,
+        "features",
+        512,
+        near(mse),
+        near(20.0),
+        near(21.0),
+        near(0.8),
+        None,
+        1.5,
+        4000,
+        {"epochs": 50},
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def target(*defenses: str) -> TargetFacts:
+    return TargetFacts("vgg11", "c2", defenses, 10, (1, 4, 5), (8, 2, 2), {"float32": 12345, "uint8": 32}, 67890, 4321, 100, 200)
+
+
+def pixels(channels: int = 1, count: int = 2, seed: int = 0) -> torch.Tensor:
+    stream = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, 4, 5), generator=stream, dtype=torch.uint8)
+
+
+def audit(mse: float = 0.01, accuracy: float = 0.98, *defenses: str, **changes: object) -> Audit:
+    plain = Audit(
+        title="digits",
+        target=target(*defenses),
+        data=DataFacts("digits", "ab" * 32, {"test": 1000}),
+        accuracy=near(accuracy, 0.001),
+        attacks=(result(mse), result(2 * mse, name="mirror", selection="last"), result(mse, part="train")),
+        exhibits=(
+            Exhibit("inference", pixels()),
+            Exhibit("inference", pixels(seed=1), "decoder", "best"),
+            Exhibit("inference", pixels(seed=2), "mirror", "last"),
+            Exhibit("train", pixels(seed=3)),
+            Exhibit("train", pixels(seed=4), "decoder", "best"),
+        ),
+        untested=("attacks with a generative prior",),
+        seeds=(0, 1),
+        versions={"torch": "2.13.0"},
+        hardware="2 CPU cores",
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def before_and_after(mse: float = 0.041, accuracy: float = 0.96) -> list[Audit]:
+    return [audit(), audit(mse, accuracy, "Noise(sigma=0.025)")]
+
+
+class Page(HTMLParser):
+    """Every tag of a page with its attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def without_pixels(record: Audit) -> Audit:
+    return replace(record, exhibits=())
+
+
+def assert_same(read: Audit, written: Audit) -> None:
+    assert repr(without_pixels(read)) == repr(without_pixels(written))  # repr, since NaN differs from itself
+    assert len(read.exhibits) == len(written.exhibits)
+    for one, other in zip(read.exhibits, written.exhibits, strict=True):
+        assert (one.part, one.attack, one.selection, one.seed) == (other.part, other.attack, other.selection, other.seed)
+        assert one.pixels.dtype == torch.uint8
+        assert torch.equal(one.pixels, other.pixels)
+
+
+intervals = st.builds(Interval, st.floats(), st.floats(), st.floats())
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+attacks = st.builds(
+    AttackResult,
+    name=st.text(),
+    part=st.sampled_from(["train", "inference"]),
+    selection=st.sampled_from(["only", "best", "last"]),
+    seed=st.integers(),
+    access=st.sampled_from(["labels", "logits", "features", "weights"]),
+    pictures=st.integers(),
+    mse=intervals,
+    psnr=intervals,
+    psnr_mean=intervals,
+    ssim=intervals,
+    lpips=st.none() | intervals,
+    seconds=st.floats(),
+    queries=st.integers(),
+    settings=st.dictionaries(st.text(), values | st.lists(values), max_size=3),
+)
+audits = st.builds(
+    audit,
+    title=st.text(),
+    accuracy=st.just(0.5),
+    attacks=st.lists(attacks, max_size=3).map(tuple),
+    untested=st.lists(st.text(), max_size=3).map(tuple),
+    seeds=st.lists(st.integers(), max_size=3).map(tuple),
+    versions=st.dictionaries(st.text(), st.text(), max_size=3),
+    hardware=st.text(),
+)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict says in words what the numbers say, and no more than they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from example_audits import audit, before_and_after, near, result
+from sfumato.verdict import verdict
+
+
+def test_verdict_when_it_got_better() -> None:
+    assert verdict(before_and_after()) == [
+        "Hardening raises the adversary's error 4.1 times (MSE 0.0100 → 0.0410) and costs 2.0 points of accuracy."
+    ]
+
+
+def test_verdict_when_it_got_worse() -> None:
+    (sentence,) = verdict(before_and_after(mse=0.005, accuracy=0.985))
+    assert sentence.startswith("Hardening makes it worse: the adversary's error is 2.0 times lower (MSE 0.0100 → 0.00500)")
+    assert sentence.endswith("gains 0.5 points of accuracy.")
+
+
+def test_verdict_when_intervals_overlap() -> None:
+    (sentence,) = verdict(before_and_after(mse=0.0101, accuracy=0.979))
+    assert "makes no difference to the adversary's error that these pictures can show (MSE 0.0100 → 0.0101)" in sentence
+    assert sentence.endswith("costs 0.1 points of accuracy (the intervals overlap).")
+
+
+def test_verdict_names_a_doubt_of_ssim() -> None:
+    old, new = before_and_after()
+    (sentence,) = verdict([old, replace(new, attacks=(result(0.041, ssim=near(0.95)),))])
+    assert sentence.endswith("SSIM says the opposite: look at the pictures before you trust either.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"name": "likelihood", "access": "weights"}, "likelihood, which sees the weights"),
+        ({"name": "mirror"}, "mirror, which sees the features"),
+        ({"access": "weights"}, "decoder, which sees the weights"),
+    ],
+)
+@pytest.mark.parametrize("mse", [0.041, 0.0101, 0.005])  # better, no difference, worse
+def test_verdict_names_the_attack_behind_each_number_where_they_differ(changes: dict[str, str], seen: str, mse: float) -> None:
+    old, new = before_and_after()
+    (sentence,) = verdict([old, replace(new, attacks=(result(mse, **changes),))])
+    assert f"(MSE 0.0100 by decoder, which sees the features → {mse:#.3g} by {seen})" in sentence
+
+
+def test_verdict_without_attacks_or_with_other_data() -> None:
+    old, new = before_and_after()
+    assert "What leaks cannot be compared" in verdict([old, replace(new, attacks=())])[0]
+    other = replace(new, data=replace(new.data, fingerprint="cd"))
+    assert verdict([old, other])[1].startswith("The two audits used different data")
+
+
+def test_verdict_of_a_perfect_reconstruction_gives_no_factor() -> None:
+    (sentence,) = verdict([audit(0.0), audit(0.04, 0.98, "Noise()")])
+    assert sentence == "Hardening raises the adversary's error (MSE 0.00 → 0.0400) and leaves accuracy at 98.0 %."
+
+
+def test_verdict_of_one_audit() -> None:
+    (sentence,) = verdict([audit()])
+    assert "decoder, which sees the features" in sentence
+    assert "MSE 0.0100, PSNR 20.0 dB and SSIM 0.80" in sentence
