@@ -42,7 +42,7 @@ def demo(runs: Runs = Path("runs"), device: Device = "auto") -> None:
     from sfumato import report
     from sfumato.demo import run_demo
 
-    with _progress() as watch:
+    with _progress("the same command goes on") as watch:
         audits = run_demo(_workplace(runs, None, device, resume=True, watch=watch))
     path = report.save(audits, runs / "demo" / "report.html")
     _print_table(audits)
@@ -114,7 +114,7 @@ def train(
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    with _progress() as watch:
+    with _progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         _, stage = pipeline.train_recipe(loaded, data, place)
@@ -141,7 +141,7 @@ def audit(
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    with _progress() as watch:
+    with _progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
@@ -159,25 +159,19 @@ def report(
     """Show the audits of several runs side by side."""
     from sfumato import report as reports
 
-    audits = [audit for folder in run for audit in reports.load(folder / "audit.json" if folder.is_dir() else folder)]
+    audits = [audit for path in run for audit in reports.load(_record(path))]
     path = reports.save(audits, output)
     _print_table(audits)
     _say(f"report: {path}")
 
 
 def main() -> None:
-    """Run the command line: an error of ours is one message and exit status 2; an interrupt says how to go on."""
+    """Run the command line: an error of ours is one message and exit status 2."""
     try:
-        app()
+        app(prog_name="sfumato")
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "\nsfumato: stopped; what is done is kept. Give the same command again, with --resume where it trains, to go on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 def _workplace(
@@ -206,6 +200,14 @@ def _workplace(
         restart=restart,
         watch=watch,
     )
+
+
+def _record(run: Path) -> Path:
+    """Return the record of a run, given as its folder or as the record itself."""
+    path = run / "audit.json" if run.is_dir() else run
+    if not path.exists():
+        raise ConfigError(f"expected the folder of an audited run at {run}, found no {path}; make one with: sfumato audit RECIPE")
+    return path
 
 
 def _device(name: str) -> torch.device:  # type: ignore[name-defined]  # noqa: F821
@@ -242,8 +244,8 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _progress() -> Iterator[Watch]:
-    """Show one bar for each thing that is being done."""
+def _progress(how: str) -> Iterator[Watch]:
+    """Show one bar for each thing that is being done; where it is interrupted, exit and say how to go on."""
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -257,10 +259,14 @@ def _progress() -> Iterator[Watch]:
         progress.update(bars[name], completed=done)
 
     try:
-        yield watch
-    finally:
-        if bars:
-            progress.stop()
+        try:
+            yield watch
+        finally:
+            if bars:  # stopping what never started would print an empty line before the message
+                progress.stop()
+    except KeyboardInterrupt as interrupt:
+        print(f"\nsfumato: stopped; what is done is kept, and {how}", file=sys.stderr)
+        raise typer.Exit(130) from interrupt
 
 
 def _print_table(audits: list[Audit]) -> None:
@@ -279,7 +285,8 @@ def _print_table(audits: list[Audit]) -> None:
 def _say_skipped(skipped: tuple[str, ...]) -> None:
     if skipped:
         more = ", ..." if len(skipped) > 5 else ""
-        _say(f"left out {len(skipped)} pictures that could not be decoded: {', '.join(skipped[:5])}{more}")
+        count = "1 picture" if len(skipped) == 1 else f"{len(skipped)} pictures"
+        _say(f"left out {count} that could not be decoded: {', '.join(skipped[:5])}{more}")
 
 
 def _say(text: str) -> None:

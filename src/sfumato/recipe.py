@@ -160,7 +160,7 @@ def parse_recipe(text: str, *, name: str = "recipe", source: str = "recipe") -> 
     reader = _Reader(table)
     parts = reader.read()
     if reader.problems:
-        raise RecipeError(source, reader.problems)
+        raise RecipeError(source, dict.fromkeys(reader.problems))  # a value that fits none of two types is one problem
     return Recipe(name=name, text=text, **parts)
 
 

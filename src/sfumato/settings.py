@@ -112,7 +112,7 @@ class Train:
         schedule: how its rate moves.
         augment: what is done to the pictures; nothing by default, `Augment()` is the CEM paper's.
         precision: "float32", or "bfloat16" for mixed precision.
-        channels_last: use the memory layout that convolutions like on CUDA; on the CPU it is not used.
+        channels_last: train in the memory layout that convolutions like, on CUDA as on the CPU.
 
     Raises:
         ConfigError: epochs or batch_size is not positive.

@@ -151,7 +151,7 @@ def fit(
             checkpoints.save(checkpoint, target, run.optimizer, history, definition=definition)
     with torch.no_grad():
         run.defense.finish(target.split)
-    target.eval()
+    target.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return tuple(history)
 
 
@@ -179,9 +179,8 @@ class _Run:
         assert isinstance(target.defense, Compose)  # noqa: S101 -- `assemble` makes no other
         self.target, self.defense, self.settings, self.seed = target, target.defense, settings, seed
         self.device = target.device
-        self.channels_last = settings.channels_last and self.device.type == "cuda"
-        if self.channels_last:
-            target.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        target.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.pictures = data.part("private").to(self.device)
         self.accelerator = _accelerator(settings, self.device)
         learned = [*target.split.parameters(), *self.defense.learned()]
@@ -259,7 +258,7 @@ class _Run:
             self.pictures, size=settings.batch_size, device=self.device, order=order, augment=settings.augment, generator=stream
         )
         for x, y in found:
-            yield x.contiguous(memory_format=torch.channels_last) if self.channels_last else x, y
+            yield x.contiguous(memory_format=self.layout), y
 
     def _clean_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield x, z and y of the training pictures, not augmented, head in eval mode."""

@@ -77,7 +77,7 @@ def test_empty_composition_trains_as_the_plainest_loop(small_split: sf.Split, bl
     settings = sf.Train(epochs=2)
     target = assemble(small_split, blobs, [], seed=3)
     fit(target, blobs, settings, seed=3)
-    plain = copy.deepcopy(small_split).train()
+    plain = copy.deepcopy(small_split).train().to(memory_format=torch.channels_last)
     optimizer = settings.optimizer.build(plain.parameters())
     pictures = blobs.part("private")
     for epoch in range(2):
@@ -87,7 +87,7 @@ def test_empty_composition_trains_as_the_plainest_loop(small_split: sf.Split, bl
             for index, (x, y) in enumerate(batches(pictures, size=settings.batch_size, device="cpu", order=order)):
                 optimizer.param_groups[0]["lr"] = settings.learning_rate(epoch + (index + 1) / (steps + 1))
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(plain(x), y).backward()
+                torch.nn.functional.cross_entropy(plain(x.contiguous(memory_format=torch.channels_last)), y).backward()
                 optimizer.step()
     assert equal(dict(target.split.state_dict()), dict(plain.state_dict()))
 

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import sfumato.train
+from sfumato.data.base import Data, Reading
+from sfumato.errors import ConfigError, StorageError, WeightsError
+from sfumato.files import read_tensors, write_tensors
+from sfumato.models.resolve import build_model
+from sfumato.pipeline import Workplace, audit_recipe, publish_audit, publish_target, read_data, train_recipe
+from sfumato.recipe import Recipe, parse_recipe
+from sfumato.settings import Train
+from sfumato.store import Store
+from sfumato.target import Target
+
+RECIPE = """
+[data]
+name = "digits"
+[model]
+name = "lenet5"
+cut = "c1"
+[train]
+epochs = 1
+[[attacks]]
+name = "decoder"
+blocks = 0
+channels = 4
+fitting.epochs = 1
+[audit]
+pictures = 8
+"""
+
+
+def recipe(old: str = "", new: str = "") -> Recipe:
+    assert old in RECIPE
+    return parse_recipe(RECIPE.replace(old, new, 1) if old else RECIPE, name="tiny")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace(store=Store(tmp_path), reading=Reading(), device=torch.device("cpu"))
+
+
+def told(workplace: Workplace) -> tuple[Workplace, list[tuple[str, int, int]]]:
+    news: list[tuple[str, int, int]] = []
+    return dataclasses.replace(workplace, watch=lambda *what: news.append(what)), news
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ("", {"private": 4000, "public": 0, "auxiliary": 4000, "inference": 1000}),
+        ('public = 0.25\nauxiliary = "public"', {"private": 3000, "public": 1000, "auxiliary": 1000, "inference": 1000}),
+        ('auxiliary = "test"', {"private": 4000, "public": 0, "auxiliary": 900, "inference": 100}),
+    ],
+)
+def test_the_adversary_gets_the_pictures_that_the_recipe_says(options: str, counts: dict[str, int], workplace: Workplace) -> None:
+    data = read_data(recipe('name = "digits"', f'name = "digits"\n{options}'), workplace)
+    assert {name: len(data.part(name)) for name in counts} == counts
+    assert data.auxiliary == ("public" if "public" in options else "test" if options else "private")
+
+
+@pytest.mark.parametrize("auxiliary", ["public", "test"])
+def test_an_audit_says_where_the_pictures_of_the_adversary_come_from(auxiliary: str, workplace: Workplace, blobs: Data) -> None:
+    from sfumato.data.partition import partition
+
+    data = partition(blobs, public=0.25, auxiliary=auxiliary, seed=0)
+    made, _ = audit_recipe(recipe(), data, workplace)
+    assert made.data.auxiliary == auxiliary
+    assert made.data.counts["auxiliary"] == len(data.part("auxiliary"))
+    assert made.attacks[0].queries >= len(data.part("auxiliary"))
+
+
+def test_every_seed_of_the_recipe_is_attacked(workplace: Workplace, blobs: Data) -> None:
+    made, _ = audit_recipe(recipe("pictures = 8", "pictures = 8\nseeds = [0, 1]"), blobs, workplace)
+    assert made.seeds == (0, 1)
+    assert {(result.seed, result.part) for result in made.attacks} == {
+        (seed, part) for seed in (0, 1) for part in ("train", "inference")
+    }
+    first, second = ([result.mse for result in made.attacks if result.seed == seed] for seed in (0, 1))
+    assert first != second
+    alone, _ = audit_recipe(recipe("pictures = 8", "pictures = 8\nseeds = [1]"), blobs, workplace)
+    assert len(alone.attacks) == len(second)
+
+
+def test_a_target_starts_from_the_weights_of_the_recipe(workplace: Workplace, blobs: Data, tmp_path: Path) -> None:
+    start = write_tensors(
+        tmp_path / "start.safetensors", build_model("lenet5", classes=2, shape=blobs.shape, seed=9).state_dict()
+    )
+    still = 'epochs = 1\noptimizer = { name = "sgd", learning_rate = 1e-30, momentum = 0.0, weight_decay = 0.0 }'
+    text = RECIPE.replace("epochs = 1", still, 1)
+    from_start = parse_recipe(text.replace('cut = "c1"', f'cut = "c1"\nweights = "{start}"'), name="tiny")
+    target, stage = train_recipe(from_start, blobs, workplace)
+    other, drawn = train_recipe(parse_recipe(text, name="tiny"), blobs, workplace)
+    assert stage.key != drawn.key
+    wanted = read_tensors(start)[0]
+    assert torch.equal(target.split.head.state_dict()["c1.0.weight"], wanted["c1.0.weight"])
+    assert not torch.equal(other.split.head.state_dict()["c1.0.weight"], wanted["c1.0.weight"])
+
+    write_tensors(start, {**wanted, "c1.0.bias": wanted["c1.0.bias"] + 1})
+    assert train_recipe(from_start, blobs, workplace)[1].key not in (stage.key, drawn.key)
+    write_tensors(start, build_model("lenet5", classes=3, shape=blobs.shape).state_dict())
+    with pytest.raises(WeightsError, match=r"start.safetensors holds the weights of another model: 2 of another shape"):
+        train_recipe(from_start, blobs, workplace)
+
+
+def test_a_target_that_is_found_is_the_one_that_was_trained(workplace: Workplace, blobs: Data) -> None:
+    first, stage = train_recipe(recipe(), blobs, workplace)
+    place, news = told(workplace)
+    second, found = train_recipe(recipe(), blobs, place)
+    assert found == stage
+    assert news == [("train tiny (found)", 1, 1)]
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs = 1", "epochs = 1\nbatch_size = 64"),
+        ('cut = "c1"', 'cut = "c2"'),
+        ('cut = "c1"', 'cut = "c1"\nmean = [0.25]'),
+        ("[train]", '[[defenses]]\nname = "noise"\nsigma = 0.1\n[train]'),
+        ("[data]", "seed = 1\n[data]"),
+    ],
+)
+def test_what_changes_the_weights_changes_the_stage(
+    old: str, new: str, workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: [])
+    assert train_recipe(recipe(old, new), blobs, workplace)[1].key != train_recipe(recipe(), blobs, workplace)[1].key
+
+
+def test_what_does_not_change_the_weights_finds_the_target(workplace: Workplace, blobs: Data) -> None:
+    key = train_recipe(recipe(), blobs, workplace)[1].key
+    assert train_recipe(recipe("channels = 4", "channels = 8"), blobs, workplace)[1].key == key
+
+
+def test_an_audit_that_is_found_tells_of_the_data_of_today(workplace: Workplace, blobs: Data) -> None:
+    first, _ = audit_recipe(recipe(), blobs, workplace)
+    assert first.data.skipped == ()
+    place, news = told(workplace)
+    again, _ = audit_recipe(recipe(), dataclasses.replace(blobs, name="renamed", skipped=("a.png",)), place, title="mine")
+    assert news == [("train tiny (found)", 1, 1), ("audit tiny (found)", 1, 1)]
+    assert (again.title, again.data.name, again.data.skipped) == ("mine", "renamed", ("a.png",))
+    assert again.attacks == first.attacks
+
+
+class Killed(Exception):  # noqa: N818 -- stands for the end of a process
+    pass
+
+
+def interrupt(workplace: Workplace, data: Data, wanted: Recipe) -> None:
+    """Train until after the first epoch."""
+
+    def watch(_: str, done: int, total: int) -> None:
+        if done > total // 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_recipe(wanted, data, dataclasses.replace(workplace, watch=watch))
+
+
+def test_an_interrupted_run_waits_for_a_word(workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, epochs = recipe("epochs = 1", "epochs = 2"), []
+    interrupt(workplace, blobs, wanted)
+    with pytest.raises(ConfigError, match="go on with --resume, or start over with --restart"):
+        train_recipe(wanted, blobs, workplace)
+
+    run = sfumato.train._Run.epoch
+    monkeypatch.setattr(sfumato.train._Run, "epoch", lambda *args: epochs.append(args[1]) or run(*args))
+    resumed, stage = train_recipe(wanted, blobs, dataclasses.replace(workplace, resume=True))
+    assert epochs == [1]
+    assert not stage.checkpoint.exists()
+    epochs.clear()
+    other = dataclasses.replace(workplace, store=Store(workplace.store.root / "other"))
+    interrupt(other, blobs, wanted)
+    epochs.clear()
+    restarted, _ = train_recipe(wanted, blobs, dataclasses.replace(other, restart=True))
+    assert epochs == [0, 1]
+    assert all(torch.equal(value, restarted.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_recipe_without_attacks_is_not_audited(workplace: Workplace, blobs: Data) -> None:
+    with pytest.raises(ConfigError, match=r"recipe 'recipe' has no attack; add a table \[\[attacks\]\]"):
+        audit_recipe(parse_recipe(RECIPE.split("[[attacks]]")[0]), blobs, workplace)
+    assert not (workplace.store.root / "stages").exists()
+
+
+def test_a_run_holds_the_recipe_as_it_was_written_and_the_facts(workplace: Workplace, blobs: Data) -> None:
+    made, stage = audit_recipe(recipe(), blobs, workplace)
+    folder = publish_audit(recipe(), made, stage, workplace.store, "group/tiny")
+    assert folder == workplace.store.root / "group" / "tiny"
+    assert (folder / "recipe.toml").read_text() == RECIPE
+    facts = json.loads((folder / "run.json").read_text())
+    assert (facts["name"], facts["target"]) == ("group/tiny", stage.key)
+    assert facts["accuracy"]["value"] == made.accuracy.value
+    assert [path.name for path in (workplace.store.root / "group").iterdir()] == ["tiny"]
+
+
+def test_a_run_that_cannot_be_written_whole_is_not_written(
+    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, stage = audit_recipe(recipe(), blobs, workplace)
+
+    def fail(*_: object) -> None:
+        raise StorageError("full")
+
+    monkeypatch.setattr("sfumato.report.save", fail)
+    with pytest.raises(StorageError, match="full"):
+        publish_audit(recipe(), made, stage, workplace.store, "tiny")
+    assert [path.name for path in workplace.store.root.iterdir()] == ["stages"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_run_of_another_target_loses_its_audit_and_nothing_else(content: str | None, workplace: Workplace, blobs: Data) -> None:
+    made, stage = audit_recipe(recipe(), blobs, workplace)
+    folder = publish_audit(recipe(), made, stage, workplace.store, "tiny")
+    (folder / "notes.txt").write_text("mine")
+    publish_target(recipe(), stage, workplace.store, "tiny")
+    assert (folder / "audit.json").exists()
+    if content is None:
+        _, stage = train_recipe(recipe("[data]", "seed = 1\n[data]"), blobs, workplace)
+    else:
+        (folder / "run.json").write_text(content)
+    publish_target(recipe(), stage, workplace.store, "tiny")
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "recipe.toml", "run.json", "weights.safetensors"]
+
+
+def test_the_settings_of_a_recipe_reach_the_training(workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Train, int]] = []
+
+    def fit(_: Target, __: Data, settings: Train, *, seed: int, **___: object) -> list[object]:
+        seen.append((settings, seed))
+        return []
+
+    monkeypatch.setattr("sfumato.pipeline.fit", fit)
+    train_recipe(recipe("[data]", "seed = 5\n[data]"), blobs, workplace)
+    assert seen == [(Train(epochs=1), 5)]
