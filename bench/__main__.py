@@ -35,7 +35,9 @@ def main(names: list[str]) -> int:
     Console().print(table)
     if not names:  # a part of them would overwrite the record of all
         versions = {"torch": torch.__version__, "python": platform.python_version()}
-        write_json(OUTPUT, {"rows": [row.record() for row in rows], "hardware": hardware(torch.device("cpu")), "versions": versions})
+        write_json(
+            OUTPUT, {"rows": [row.record() for row in rows], "hardware": hardware(torch.device("cpu")), "versions": versions}
+        )
         print(f"written to {OUTPUT}")
     return 0 if all(row.holds for row in rows) else 1
 
