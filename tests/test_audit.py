@@ -17,7 +17,7 @@ QUICK = sf.Decoder(blocks=0, channels=4, fitting=Fitting(epochs=2))
 
 
 class Blind(FeatureAttack):
-    """Answers with grey whatever it sees: its error is known."""
+    """Answers with gray whatever it sees: its error is known."""
 
     access = "features"
 
@@ -49,9 +49,9 @@ def test_the_numbers_are_those_of_the_pictures(small_split: sf.Split, blobs: sf.
 
 def test_the_exhibits_are_the_pictures_and_what_was_made_of_them(small_split: sf.Split, blobs: sf.Data) -> None:
     made = sf.audit(small_split, blobs, attacks=[Blind()], pictures=7)
-    sent, grey = ([e for e in made.exhibits if (e.attack == "blind") == blind] for blind in (False, True))
+    sent, gray = ([e for e in made.exhibits if (e.attack == "blind") == blind] for blind in (False, True))
     assert [(e.part, len(e.pixels)) for e in sent] == [("train", 7), ("inference", 7)]
-    assert all((e.pixels == 128).all() for e in grey)
+    assert all((e.pixels == 128).all() for e in gray)
     known = {bytes(p.numpy()) for p in blobs.part("inference").read(torch.arange(len(blobs.part("inference"))))}
     assert all(bytes(p.numpy()) in known for p in sent[1].pixels)
 

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import sfumato.cli
+import sfumato.display
 from sfumato.files import read_tensors, write_tensors
 from sfumato.registry import TABLE
 
@@ -67,7 +68,7 @@ Command = Callable[..., Outcome]
 
 
 def write_pictures(folder: Path, side: int = 8) -> None:
-    """Two classes of 12 grey pictures: a bright half, left or right, over noise."""
+    """Two classes of 12 gray pictures: a bright half, left or right, over noise."""
     stream = np.random.default_rng(0)
     for place, name in enumerate(("left", "right")):
         (folder / name).mkdir(parents=True)
@@ -153,7 +154,7 @@ def test_list_shows_every_name_of_the_registry(sfumato_: Command) -> None:
 
 
 def test_cuts_shows_every_clean_cut_in_80_columns(sfumato_: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sfumato.cli, "_FILE_WIDTH", 80)
+    monkeypatch.setattr(sfumato.display, "_FILE_WIDTH", 80)
     status, out, _ = sfumato_("cuts", "vgg11")
     title, _, above, below, rule, *rows = out.splitlines()
     assert status == 0

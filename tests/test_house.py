@@ -24,9 +24,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     {"errors", "seeds"},
     {"types"},
-    {"arguments", "files"},
+    {"arguments", "files", "modules"},
     {"registry"},
-    {"data", "models", "split", "metrics"},
+    {"data", "models", "graph", "split", "metrics"},
     {"target"},
     {"defenses", "attacks", "settings", "checkpoint"},
     {"train"},
@@ -36,6 +36,7 @@ ROWS = [
     {"report"},
     {"pipeline"},
     {"demo"},
+    {"display"},
     {"cli"},
     {"__main__"},
 ]
@@ -84,7 +85,7 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_inside_functions_point_up_in_named_places_only(path: Path) -> None:
     module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    if module in {"__init__", "cli"}:
+    if module in {"__init__", "cli", "display"}:
         return
     up = [name for name in imports(path, inside_functions=True) if RANK[part(name)] > RANK[part(module)]]
     assert up == (["report"] if module == "types" else [])

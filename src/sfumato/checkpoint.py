@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a training run in one safetensors file: weights, optimiser and history, written whole after each epoch."""
+"""The state of a training run in one safetensors file: weights, optimizer and history, written whole after each epoch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, histor
 
 
 def load(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, definition: str) -> list[EpochFacts]:
-    """Load a checkpoint into a target and its optimiser.
+    """Load a checkpoint into a target and its optimizer.
 
     Args:
         path: the file.

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.display import console, print_table, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError, StorageError
 
 if TYPE_CHECKING:
+    import torch
+
     from sfumato.pipeline import Watch, Workplace
-    from sfumato.types import Audit
 
 app = typer.Typer(
     help="Find out what a vision model gives away, train it so that it doesn't, and ship it safely.",
@@ -31,8 +31,6 @@ Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
-_FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
-
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
 
 
@@ -42,11 +40,11 @@ def demo(runs: Runs = Path("runs"), device: Device = "auto") -> None:
     from sfumato import report
     from sfumato.demo import run_demo
 
-    with _progress("the same command goes on") as watch:
+    with progress("the same command goes on") as watch:
         audits = run_demo(_workplace(runs, None, device, resume=True, watch=watch))
     path = report.save(audits, runs / "demo" / "report.html")
-    _print_table(audits)
-    _say(f"report: {path}")
+    print_table(audits)
+    say(f"report: {path}")
 
 
 @app.command("list")
@@ -65,7 +63,7 @@ def list_names(
             table = Table("name", "what it is", title=family, title_justify="left")
             for name, entry in entries.items():
                 table.add_row(name, entry.summary)
-            _console().print(table)
+            console().print(table)
 
 
 @app.command()
@@ -93,10 +91,10 @@ def cuts(
         table.add_column(heading, justify="right", no_wrap=True)
     for cut in list_cuts(built, torch.zeros(1, *sizes)):
         costs = (cut.head.parameters, cut.head.macs, cut.tail.parameters, cut.tail.macs)
-        sent = (f"{count:,}" if count < 1_000_000 else _short(count) for count in cut.bytes_per_picture.values())
-        table.add_row(cut.name, "x".join(map(str, cut.shape)), *sent, *map(_short, costs))
-    _say(f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes; all numbers are for one picture\n")
-    _console().print(table)
+        sent = (f"{count:,}" if count < 1_000_000 else short(count) for count in cut.bytes_per_picture.values())
+        table.add_row(cut.name, "x".join(map(str, cut.shape)), *sent, *map(short, costs))
+    say(f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes; all numbers are for one picture\n")
+    console().print(table)
 
 
 @app.command()
@@ -114,16 +112,16 @@ def train(
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    with _progress("the same command with --resume goes on") as watch:
+    with progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         _, stage = pipeline.train_recipe(loaded, data, place)
     folder = pipeline.publish_target(loaded, stage, place.store, loaded.name)
-    _say_skipped(data.skipped)
+    say_skipped(data.skipped)
     reached = stage.facts()["accuracy"]
     if isinstance(reached, dict):
-        _say(f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
-    _say(f"run: {folder}")
+        say(f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
+    say(f"run: {folder}")
 
 
 @app.command()
@@ -141,14 +139,14 @@ def audit(
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    with _progress("the same command with --resume goes on") as watch:
+    with progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
     folder = pipeline.publish_audit(loaded, made, stage, place.store, loaded.name)
-    _say_skipped(data.skipped)
-    _print_table([made])
-    _say(f"report: {folder / 'report.html'}")
+    say_skipped(data.skipped)
+    print_table([made])
+    say(f"report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -161,8 +159,8 @@ def report(
 
     audits = [audit for path in run for audit in reports.load(_record(path))]
     path = reports.save(audits, output)
-    _print_table(audits)
-    _say(f"report: {path}")
+    print_table(audits)
+    say(f"report: {path}")
 
 
 def main() -> None:
@@ -210,7 +208,7 @@ def _record(run: Path) -> Path:
     return path
 
 
-def _device(name: str) -> torch.device:  # type: ignore[name-defined]  # noqa: F821
+def _device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
@@ -241,75 +239,3 @@ def _shape(text: str) -> tuple[int, int, int]:
     if len(sizes) != 3 or min(sizes) < 1:
         raise ConfigError(f'--shape must be channels, height and width, such as "3,32,32", got "{text}"')
     return sizes
-
-
-@contextmanager
-def _progress(how: str) -> Iterator[Watch]:
-    """Show one bar for each thing that is being done; where it is interrupted, exit and say how to go on."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_console(stderr=True))
-    bars: dict[str, TaskID] = {}
-
-    def watch(name: str, done: int, total: int) -> None:
-        progress.start()  # at the first news only: a command that is refused shows no empty display
-        if name not in bars:
-            bars[name] = progress.add_task(name, total=total)
-        progress.update(bars[name], completed=done)
-
-    try:
-        try:
-            yield watch
-        finally:
-            if bars:  # stopping what never started would print an empty line before the message
-                progress.stop()
-    except KeyboardInterrupt as interrupt:
-        print(f"\nsfumato: stopped; what is done is kept, and {how}", file=sys.stderr)
-        raise typer.Exit(130) from interrupt
-
-
-def _print_table(audits: list[Audit]) -> None:
-    """Print the headline numbers, a column for each audit."""
-    from rich.table import Table
-
-    from sfumato.tables import table
-
-    rows = table(audits)
-    shown = Table("", *(audit.title for audit in audits))
-    for row in rows:
-        shown.add_row(row.label, *row.cells)
-    _console().print(shown)
-
-
-def _say_skipped(skipped: tuple[str, ...]) -> None:
-    if skipped:
-        more = ", ..." if len(skipped) > 5 else ""
-        count = "1 picture" if len(skipped) == 1 else f"{len(skipped)} pictures"
-        _say(f"left out {count} that could not be decoded: {', '.join(skipped[:5])}{more}")
-
-
-def _say(text: str) -> None:
-    _console().print(text, highlight=False, soft_wrap=True)
-
-
-def _console(*, stderr: bool = False) -> Console:  # type: ignore[name-defined]  # noqa: F821
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else _FILE_WIDTH)
-
-
-def _short(number: int) -> str:
-    """Write a count with three digits.
-
-    Example:
-        >>> _short(512), _short(1920), _short(4_500_992), _short(999_999)
-        ('512', '1.92k', '4.50M', '1.00M')
-    """
-    if number < 1000:
-        return str(number)
-    value, units = float(f"{number:.3g}"), iter("kMGTP")
-    while value >= 1000:
-        value, unit = value / 1000, next(units)
-    return f"{value:#.3g}".rstrip(".") + unit

@@ -51,7 +51,7 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "tiny-imagenet": Entry(
             "sfumato.data.tiny_imagenet:TinyImageNet", "Tiny-ImageNet: official folders or parquet", "le2015tiny"
         ),
-        "lfw-gray": Entry("sfumato.data.faces:LfwGray", "Labeled Faces in the Wild: 381 people, 96x96 grey", "huang2007lfw"),
+        "lfw-gray": Entry("sfumato.data.faces:LfwGray", "Labeled Faces in the Wild: 381 people, 96x96 gray", "huang2007lfw"),
         "celeb21": Entry("sfumato.data.faces:Celeb21", "faces of 21 people, 112x112 color", "an2021glint"),
         "folder": Entry("sfumato.data.folder:Folder", "a folder with one folder of pictures for each class"),
         "parquet": Entry("sfumato.data.parquet:Parquet", "a parquet file with an image and a label column"),
@@ -76,7 +76,7 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         ),
         "mirror": Entry("sfumato.attacks.features.mirror:Mirror", "inverts the head layer by layer", "ding2024patrol"),
         "likelihood": Entry(
-            "sfumato.attacks.features.likelihood:Likelihood", "optimises x to match z, white box", "he2019inversion"
+            "sfumato.attacks.features.likelihood:Likelihood", "optimizes x to match z, white box", "he2019inversion"
         ),
     },
 }

@@ -57,7 +57,7 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
 def ambient(seed: int, *names: str | int) -> Iterator[None]:
     """Seed PyTorch's ambient stream inside a `with` block, and put it back afterwards.
 
-    Weight initialisation and `nn.Dropout` of a user's model draw from the ambient stream and take no generator: this is the one
+    Weight initialization and `nn.Dropout` of a user's model draw from the ambient stream and take no generator: this is the one
     place in the library that touches it.
 
     Args:

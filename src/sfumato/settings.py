@@ -17,7 +17,7 @@ from sfumato.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Which optimiser, with the CEM paper's values as defaults.
+    """Which optimizer, with the CEM paper's values as defaults.
 
     Args:
         name: "sgd" (with Nesterov off), "adam" or "adamw".
@@ -41,7 +41,7 @@ class Optimizer:
             raise ConfigError(f"momentum and weight_decay must be >= 0, got {self.momentum} and {self.weight_decay}")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser for some parameters."""
+        """Return the optimizer for some parameters."""
         rate, decay = self.learning_rate, self.weight_decay
         if self.name == "sgd":
             return torch.optim.SGD(parameters, lr=rate, momentum=self.momentum, weight_decay=decay)
@@ -108,7 +108,7 @@ class Train:
     Args:
         epochs: passes over the private pictures.
         batch_size: pictures a step.
-        optimizer: which optimiser.
+        optimizer: which optimizer.
         schedule: how its rate moves.
         augment: what is done to the pictures; nothing by default, `Augment()` is the CEM paper's.
         precision: "float32", or "bfloat16" for mixed precision.

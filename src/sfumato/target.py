@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, batches
-from sfumato.split import Split, eval_mode
+from sfumato.modules import device_of, eval_mode
+from sfumato.split import Split
 from sfumato.types import Access, Features, Images
 
 BATCH = 256
@@ -61,7 +62,7 @@ class Target(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are; the CPU where there are none."""
-        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        return device_of(self)
 
     def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return what the device sends.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one training loop. It owns the optimiser, the data, the device and the checkpoints, and calls the hooks of the defenses.
+"""The one training loop. It owns the optimizer, the data, the device and the checkpoints, and calls the hooks of the defenses.
 
 A run is a function of its seed: each epoch takes its own named streams, so a run that resumes after any epoch continues to the
 same bits as one that was never interrupted (on one device kind, with one number of threads).
@@ -26,11 +26,11 @@ from sfumato.data.loader import batches, shuffled
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import TrainingError
-from sfumato.models.probe import device_of
 from sfumato.models.resolve import check_model
+from sfumato.modules import device_of, eval_mode
 from sfumato.seeds import ambient, generator
 from sfumato.settings import Train
-from sfumato.split import Split, eval_mode
+from sfumato.split import Split
 from sfumato.target import BATCH, Target
 from sfumato.types import Epoch, Step
 
@@ -196,7 +196,7 @@ class _Run:
         record = Epoch(number=number, total=self.settings.epochs, model=self.target.split, batches=self._clean_batches)
         augment = generator(seed, "augment", number, rank, device=self.device)
         protect = generator(seed, "protect", number, rank, device=self.device)
-        order = shuffled(len(self.pictures), generator(seed, "order", number))[rank :: self.accelerator.num_processes]
+        order = self._share(shuffled(len(self.pictures), generator(seed, "order", number)))
         losses: list[Tensor] = []
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         with ambient(seed, "epoch", number, rank):
@@ -247,6 +247,11 @@ class _Run:
         task = self.defense.criterion(step) if self.defense.owns_criterion else F.cross_entropy(step.logits.float(), step.y)
         penalty = self.defense.penalty(step)
         return task if penalty is None else task + penalty
+
+    def _share(self, order: Tensor) -> Tensor:
+        """Return this process's part of an order; all parts are of one length, or the processes would wait for each other."""
+        processes = self.accelerator.num_processes
+        return order[: len(order) - len(order) % processes][self.accelerator.process_index :: processes]
 
     def _rate(self, number: int, index: int) -> float:
         """Return the learning rate of a step; the first of a warm-up is not zero."""

@@ -56,9 +56,9 @@ def test_parts_share_the_budget(picture_bytes: MakeBytes, tmp_path: Path) -> Non
     assert isinstance(parts["test"], StreamedPictures)
 
 
-def test_all_grey_has_one_channel(picture_bytes: MakeBytes) -> None:
-    grey = picture_bytes(mode="L")
-    assert decode_parts({"train": part(grey, grey)}, size=None, reading=Reading()).parts["train"].shape == (1, 8, 8)
+def test_all_gray_has_one_channel(picture_bytes: MakeBytes) -> None:
+    gray = picture_bytes(mode="L")
+    assert decode_parts({"train": part(gray, gray)}, size=None, reading=Reading()).parts["train"].shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("order", [("L", "RGB"), ("RGB", "L")])
@@ -66,8 +66,8 @@ def test_mixed_becomes_color_in_every_part(picture_bytes: MakeBytes, order: tupl
     first, second = (picture_bytes(mode=mode) for mode in order)
     parts = decode_parts({"train": part(first, first), "test": part(second)}, size=None, reading=Reading()).parts
     assert parts["train"].shape == parts["test"].shape == (3, 8, 8)
-    grey = parts["train" if order[0] == "L" else "test"].read(torch.tensor([0]))[0]
-    assert torch.equal(grey[0], grey[2])
+    gray = parts["train" if order[0] == "L" else "test"].read(torch.tensor([0]))[0]
+    assert torch.equal(gray[0], gray[2])
 
 
 def test_unequal_sizes_name_the_first_two(picture_bytes: MakeBytes) -> None:

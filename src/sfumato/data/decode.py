@@ -50,7 +50,7 @@ class Decoded:
 
 
 def decode_parts(parts: Mapping[str, EncodedPart], *, size: int | None, reading: Reading) -> Decoded:
-    """Decode the parts of a data set: all grey if every picture is, else all RGB.
+    """Decode the parts of a data set: all gray if every picture is, else all RGB.
 
     Args:
         parts: encoded pictures by part.
@@ -70,12 +70,12 @@ def decode_parts(parts: Mapping[str, EncodedPart], *, size: int | None, reading:
         raise ConfigError(f"size must be at least 1 pixel, got {size}")
     try:
         return _decode_parts(parts, size, reading, color=False)
-    except _ColorFound:  # after grey ones only, which is rare: start again
+    except _ColorFound:  # after gray ones only, which is rare: start again
         return _decode_parts(parts, size, reading, color=True)
 
 
 class _ColorFound(Exception):  # noqa: N818 - a message between two functions here, not an error
-    """A picture in color came after grey ones."""
+    """A picture in color came after gray ones."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _SHAPE = (1, 28, 28)
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Source):
-    """5,000 MNIST digits, 28x28 grey, 500 a class: 4,000 to train and 1,000 to test.
+    """5,000 MNIST digits, 28x28 gray, 500 a class: 4,000 to train and 1,000 to test.
 
     Args:
         seed: of the split.

@@ -12,7 +12,7 @@ from sfumato.data.source import Source
 
 @dataclass(frozen=True, kw_only=True)
 class LfwGray(Source):
-    """Labeled Faces in the Wild: 381 people, 4,333 aligned faces, 96x96 grey, from lfw-gray/{train,test}.parquet.
+    """Labeled Faces in the Wild: 381 people, 4,333 aligned faces, 96x96 gray, from lfw-gray/{train,test}.parquet.
 
     Args:
         size: side of the square that pictures are brought to; None keeps 96.

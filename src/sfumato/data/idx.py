@@ -54,7 +54,7 @@ def read_idx(path: Path, *, dims: int) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(Source):
-    """MNIST: 60,000 digits to train and 10,000 to test, 28x28 grey, from the four official idx files below the data root."""
+    """MNIST: 60,000 digits to train and 10,000 to test, 28x28 gray, from the four official idx files below the data root."""
 
     def load(self, reading: Reading) -> Data:
         """Read the digits."""
@@ -65,7 +65,7 @@ class Mnist(Source):
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMnist(Source):
-    """Fashion-MNIST: 60,000 garments to train and 10,000 to test, 28x28 grey, from the four official idx files.
+    """Fashion-MNIST: 60,000 garments to train and 10,000 to test, 28x28 gray, from the four official idx files.
 
     They are looked for below the data root, then where the Debian package dataset-fashion-mnist puts them.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a defense is: a module whose hooks the training loop and the deployed target call, the identity by default.
 
-A method overrides one or two hooks. It never owns the loop, the optimiser, the data, the device or the printing.
+A method overrides one or two hooks. It never owns the loop, the optimizer, the data, the device or the printing.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Defense(nn.Module):
         return type(self).criterion is not Defense.criterion
 
     def learned(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that the loop's optimiser updates; one that updates its own leaves them out."""
+        """Yield the parameters that the loop's optimizer updates; one that updates its own leaves them out."""
         yield from self.parameters()
 
     def prepare(self, model: Split, data: Data) -> None:
-        """Change the model, once, before the optimiser exists. Run without gradient, and again before weights are loaded."""
+        """Change the model, once, before the optimizer exists. Run without gradient, and again before weights are loaded."""
 
     def begin_epoch(self, epoch: Epoch) -> None:
         """Look at the data before an epoch. Run without gradient."""
@@ -71,7 +71,7 @@ class Defense(nn.Module):
         """Return a scalar to add to the loss, or None. Run with gradient."""
 
     def after_step(self, step: Step) -> None:
-        """Change the model after the optimiser's step. Run without gradient."""
+        """Change the model after the optimizer's step. Run without gradient."""
 
     def finish(self, model: Split) -> None:
         """Change the model, once, after training. Run without gradient."""

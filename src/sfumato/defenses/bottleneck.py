@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError
-from sfumato.split import Split, eval_mode
+from sfumato.modules import device_of, eval_mode
+from sfumato.split import Split
 
 
 class Bottleneck(Defense):
@@ -43,7 +44,7 @@ class Bottleneck(Defense):
 
     def prepare(self, model: Split, data: Data) -> None:
         """Put the narrow layers at both sides of the cut, on the model's device; in the head Xavier weights and zero bias."""
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         with eval_mode(model):
             z = model.head(torch.zeros(2, *data.shape, device=device))
         narrow, widen = _layers(z, self.channels)

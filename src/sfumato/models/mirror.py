@@ -18,8 +18,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from sfumato.errors import ModelError
-from sfumato.models.probe import probe
 from sfumato.models.reshape import between
+from sfumato.modules import probe
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]

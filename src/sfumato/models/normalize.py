@@ -43,7 +43,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise pictures.
+        """Normalize pictures.
 
         Args:
             x: (N, C, H, W), float, [0, 1].

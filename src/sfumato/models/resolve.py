@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfumato import registry, seeds
 from sfumato.errors import ModelError, UnknownNameError, nearest
 from sfumato.models.normalize import Normalize
-from sfumato.models.probe import device_of, probe
+from sfumato.modules import device_of, probe
 
 
 def build_model(

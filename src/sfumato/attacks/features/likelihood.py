@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regularised maximum likelihood estimation: look for the smooth picture whose features are those that were released.
+"""Regularized maximum likelihood estimation: look for the smooth picture whose features are those that were released.
 
 Source: he2019inversion, section 4.1 (rMLE).
 Equations: x_hat = argmin_x ||head(x) - z||^2 + lambda TV(x) -> Likelihood.reconstruct;
     TV(x) = sum_ij (|x_i+1,j - x_ij|^2 + |x_i,j+1 - x_ij|^2)^(1/2) -> total_variation
 Departures: the squared distance is divided by that of z to its mean over the pictures, and TV is a mean over pixels, so that
 `smoothness` means the same at every cut; the release has a weight for each layer instead, from 0 to 1e4. All pictures are
-optimised in one batch: Adam's steps are elementwise, so each picture gets the steps that it would get alone.
+optimized in one batch: Adam's steps are elementwise, so each picture gets the steps that it would get alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sfumato.types import Images, Reconstruction
 
 @dataclass(kw_only=True)
 class Likelihood(FeatureAttack):
-    """Optimise x to match z; white box: the adversary has the weights of the head.
+    """Optimize x to match z; white box: the adversary has the weights of the head.
 
     Args:
         steps: of Adam (amsgrad, eps 1e-3, as the release).

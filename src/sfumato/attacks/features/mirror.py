@@ -3,7 +3,7 @@
 
 Source: ding2024patrol, section IV-A ("Inversion Model"), after he2019inversion, section 4.2.
 Equations: as `regression`.
-Departures: the paper gives neither optimiser nor epochs; the schedule is that of the decoder attack.
+Departures: the paper gives neither optimizer nor epochs; the schedule is that of the decoder attack.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command line shows: progress bars, tables, lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sfumato.pipeline import Watch
+    from sfumato.types import Audit
+
+_FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
+
+
+@contextmanager
+def progress(how: str) -> Iterator[Watch]:
+    """Show one bar for each thing that is being done; where it is interrupted, exit and say how to go on.
+
+    Args:
+        how: how to go on, as the end of a sentence.
+
+    Yields:
+        A function to tell what is being done, the work done and the work in all.
+
+    Raises:
+        Exit: with status 130, on an interrupt.
+    """
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True))
+    bars: dict[str, TaskID] = {}
+
+    def watch(name: str, done: int, total: int) -> None:
+        progress.start()  # at the first news only: a command that is refused shows no empty display
+        if name not in bars:
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done)
+
+    try:
+        try:
+            yield watch
+        finally:
+            if bars:  # stopping what never started would print an empty line before the message
+                progress.stop()
+    except KeyboardInterrupt as interrupt:
+        print(f"\nsfumato: stopped; what is done is kept, and {how}", file=sys.stderr)
+        raise typer.Exit(130) from interrupt
+
+
+def print_table(audits: Sequence[Audit]) -> None:
+    """Print the headline numbers, a column for each audit."""
+    from rich.table import Table
+
+    from sfumato.tables import table
+
+    rows = table(audits)
+    shown = Table("", *(audit.title for audit in audits))
+    for row in rows:
+        shown.add_row(row.label, *row.cells)
+    console().print(shown)
+
+
+def say_skipped(skipped: Sequence[str]) -> None:
+    """Print which pictures were left out, if any."""
+    if skipped:
+        more = ", ..." if len(skipped) > 5 else ""
+        count = "1 picture" if len(skipped) == 1 else f"{len(skipped)} pictures"
+        say(f"left out {count} that could not be decoded: {', '.join(skipped[:5])}{more}")
+
+
+def say(text: str) -> None:
+    """Print a line, of any length, as it is."""
+    console().print(text, highlight=False, soft_wrap=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return the terminal; what goes to a file or another program is wide, so that nothing is cut off."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _FILE_WIDTH)
+
+
+def short(number: int) -> str:
+    """Write a count with three digits.
+
+    Example:
+        >>> short(512), short(1920), short(4_500_992), short(999_999)
+        ('512', '1.92k', '4.50M', '1.00M')
+    """
+    if number < 1000:
+        return str(number)
+    value, units = float(f"{number:.3g}"), iter("kMGTP")
+    while value >= 1000:
+        value, unit = value / 1000, next(units)
+    return f"{value:#.3g}".rstrip(".") + unit
