@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import sfumato as sf
-from sfumato.attacks.base import Adversary, FeatureAttack
+from sfumato.attacks.base import Adversary, FeatureAttack, hold_out
 from sfumato.attacks.features.regression import Fitting
 from sfumato.audit import facts
 from sfumato.errors import ConfigError, UnknownNameError
@@ -38,8 +38,8 @@ def test_every_attack_is_scored_on_both_parts_with_every_seed(small_split: sf.Sp
 
 def test_the_numbers_are_those_of_the_pictures(small_split: sf.Split, blobs: sf.Data) -> None:
     made = sf.audit(small_split, blobs, attacks=[Blind()])
-    for result, part in zip(made.attacks, ("auxiliary", "inference"), strict=True):
-        x = blobs.part(part).read(torch.arange(len(blobs.part(part)))) / 255
+    for result, part in zip(made.attacks, (hold_out(blobs.part("auxiliary"))[0], blobs.part("inference")), strict=True):
+        x = part.read(torch.arange(len(part))) / 255
         error = (x - 0.5).square().mean().item()
         assert result.mse.value == pytest.approx(error, rel=1e-5)
         assert result.psnr.value == pytest.approx(-10 * torch.tensor(error).log10().item(), rel=1e-4)
@@ -54,6 +54,48 @@ def test_the_exhibits_are_the_pictures_and_what_was_made_of_them(small_split: sf
     assert all((e.pixels == 128).all() for e in gray)
     known = {bytes(p.numpy()) for p in blobs.part("inference").read(torch.arange(len(blobs.part("inference"))))}
     assert all(bytes(p.numpy()) in known for p in sent[1].pixels)
+
+
+class Reading(FeatureAttack):
+    """Reads the picture from features that are the picture: an exact inverse."""
+
+    access = "features"
+
+    def reconstruct(self, adversary: Adversary, z: Tensor) -> tuple[Reconstruction, ...]:
+        return (Reconstruction(z.clamp(0, 1)),)
+
+
+def test_each_reconstruction_is_scored_against_its_own_picture(blobs: sf.Data) -> None:
+    plain = sf.Split(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+    made = sf.audit(plain, blobs, attacks=[Reading()], pictures=20)
+    assert [result.mse.value for result in made.attacks] == [0, 0]
+    by_part = {part: [e.pixels for e in made.exhibits if e.part == part] for part in ("train", "inference")}
+    assert all(torch.equal(*pixels) for pixels in by_part.values())
+
+
+def test_the_victims_features_are_those_that_the_defense_lets_out(blobs: sf.Data) -> None:
+    class Black(sf.Defense):
+        name = "black"
+
+        def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+            return z * 0
+
+    plain = sf.Split(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+    made = sf.audit(Target(plain, sf.Compose(Black())), blobs, attacks=[Reading()])
+    x = blobs.part("inference").read(torch.arange(len(blobs.part("inference")))) / 255
+    assert made.attacks[1].mse.value == pytest.approx(x.square().mean().item(), rel=1e-5)
+
+
+def test_an_audit_leaves_the_mode_of_its_target(small_split: sf.Split, blobs: sf.Data) -> None:
+    small_split.train()
+    sf.audit(small_split, blobs, attacks=[Blind()])
+    assert all(module.training for module in small_split.modules())
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
+def test_seeds_must_be_different_numbers(seeds: list[int], small_split: sf.Split, blobs: sf.Data) -> None:
+    with pytest.raises(ConfigError, match="seeds must be one or more different numbers"):
+        sf.audit(small_split, blobs, attacks=[Blind()], seeds=seeds)
 
 
 def test_the_accuracy_is_that_of_the_target_as_deployed(small_split: sf.Split, blobs: sf.Data) -> None:

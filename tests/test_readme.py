@@ -24,7 +24,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     small = {
         'sf.load_data("digits")': 'shrunk(sf.load_data("digits"))',
         "shape=(1, 28, 28))": 'shape=(1, 28, 28), options={"width": 0.1})',
@@ -61,8 +61,9 @@ def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypa
 
 
 def test_the_recipe_is_one() -> None:
-    (text,) = blocks("toml")
+    text, quick = blocks("toml")
     recipe = parse_recipe(text)
+    assert parse_recipe(text + "\n[[attacks]]\nlabel = 'quick'\n" + quick).attacks["quick"].fitting.epochs == 12
     assert recipe.train.schedule.name == "step"
     assert len(recipe.defenses) == 2
     assert recipe.audit.seeds == (0, 1, 2)

@@ -108,7 +108,7 @@ def test_every_problem_is_reported_at_once() -> None:
         "defenses[1].sigma: expected a valid number, found 'much'",
         "defenses[2].rate: unknown key (did you mean 'p'?); known: p, rescale" if "mean 'p'" in found[7] else found[7],
         "train.epoch: unknown key (did you mean 'epochs'?); known: " + found[8].split("known: ")[1],
-        "train.optimizer: learning_rate must be > 0, got 0.0; 0.05 is the default",
+        "train.optimizer: learning_rate must be > 0 and finite, got 0.0; 0.05 is the default",
         found[10],
     )
     assert found[4].startswith("data.name: no dataset named 'digts' (did you mean 'digits'?)")
@@ -120,6 +120,9 @@ def test_every_problem_is_reported_at_once() -> None:
     ("text", "message"),
     [
         ("", "data: missing; a recipe needs a table [data] with a name"),
+        ("[data]", "data.name: missing; known: digits, mnist"),
+        ("[model]", "model.name: missing; known: lenet5"),
+        ('data.name = "digits"\nmodel = {name = "vgg11", cut = "c2", classes = 3}', "model.classes: the data set gives it"),
         ("data = 3", "data: expected a table, found 3"),
         ('data.path = "x"\nmodel = {name = "vgg11", cut = "c2"}', "data.name: missing; known: digits, mnist"),
         ('data.name = "digits"\nmodel = {name = "vgg11"}', "model.cut: missing"),
@@ -130,11 +133,19 @@ def test_every_problem_is_reported_at_once() -> None:
         ('[[attacks]]\nname = "decodr"', "attacks[0].name: no attack named 'decodr' (did you mean 'decoder'?)"),
         ("[train]\nprecision = 'float8'", "train.precision: expected 'float32' or 'bfloat16', found 'float8'"),
         ("[audit]\nseeds = [1, 'two']", "audit.seeds.1: expected a valid integer, found 'two'"),
+        ("[train]\noptimizer = 'adam'", "train.optimizer: expected a table with some of name, learning_rate"),
+        ("[train]\noptimizer = {}\nfoo = 1", "train.foo: unknown key; known: epochs, batch_size, optimizer"),
         ("a = = b", "not TOML: "),
     ],
 )
 def test_one_problem(text: str, message: str) -> None:
     assert any(problem.startswith(message) for problem in problems(text)), problems(text)
+
+
+def test_the_seed_of_a_recipe_is_that_of_the_split_of_its_data() -> None:
+    text = 'seed = 5\nmodel = {name = "vgg11", cut = "c2"}\n'
+    assert parse_recipe(text + 'data.name = "digits"').source.seed == 5
+    assert parse_recipe(text + 'data = {name = "digits", seed = 1}').source.seed == 1
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:

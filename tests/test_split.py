@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import sfumato as sf
 from sfumato import registry
-from sfumato.errors import CutError
+from sfumato.errors import ConfigError, CutError
 from sfumato.models.resolve import build_model
 from sfumato.split import cost
 
@@ -118,6 +118,11 @@ def test_an_unknown_cut_offers_the_nearest_name_and_all_clean_ones() -> None:
         sf.split(Odd(), at="stam")
 
 
+def test_the_example_of_cuts_is_a_picture() -> None:
+    with pytest.raises(ConfigError, match=r"example must be one picture, such as torch.zeros\(1, 3, 32, 32\), got \(1, 8, 8\)"):
+        sf.cuts(Odd(), (1, 8, 8))
+
+
 def test_the_end_of_a_model_is_no_cut() -> None:
     with pytest.raises(CutError, match="end of the model"):
         sf.split(Odd(), at="fc")
@@ -156,6 +161,58 @@ def test_a_cut_must_release_a_row_for_each_picture() -> None:
 
     with pytest.raises(CutError, match="one row for each of 2 pictures"):
         sf.split(Mean(), at="mean", example=torch.rand(2, 4))
+
+
+def test_an_in_place_operation_on_a_view_of_z_leaves_it() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(8, 2)).eval()
+    halves = sf.split(net, at="0").eval()
+    z = halves.head(torch.rand(2, 1, 4, 4))
+    before = z.clone()
+    halves.tail(z)
+    assert torch.equal(z, before)
+
+
+def test_a_constant_that_depends_on_the_mode_is_refused() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x) * (2.0 if self.training else 1.0))
+
+    with pytest.raises(CutError, match="different things in training and in evaluation"):
+        sf.split(Scaled(), at="a")
+
+
+def test_a_shared_module_with_weights_is_held_by_both_halves() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.end = nn.Conv2d(2, 2, 3, padding=1), nn.Flatten()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.end(self.conv(self.conv(x)))
+
+    model, x = Twice(), torch.rand(2, 2, 4, 4)
+    assert same_bits(model, "conv#1", x, training=True)
+    twin = copy.deepcopy(sf.split(model, at="conv#1"))
+    assert twin.head.conv is twin.tail.conv
+
+
+def test_a_buffer_that_is_written_on_the_way_makes_a_cut_unclean() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+            self.register_buffer("n", torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.n.add_(1)
+            return self.b(self.a(x) * self.n)
+
+    with pytest.raises(CutError, match="not clean"):
+        sf.split(Counting(), at="mul")
 
 
 def test_what_is_computed_of_buffers_stays_in_the_graph() -> None:

@@ -208,6 +208,41 @@ def test_a_defenses_own_parameters_are_trained(small_split: sf.Split, blobs: sf.
         assert (part.scale.item() == 1) == hidden
 
 
+def test_a_method_may_train_while_it_goes_over_the_batches_of_an_epoch(small_split: sf.Split, blobs: sf.Data) -> None:
+    class Surrogate(sf.Defense):
+        name = "surrogate"
+
+        def begin_epoch(self, epoch: Epoch) -> None:
+            inverse = nn.Linear(256, 64)
+            with torch.enable_grad():
+                for x, z, _ in epoch.batches():
+                    torch.nn.functional.mse_loss(inverse(z.flatten(1)), x.flatten(1)).backward()
+            assert inverse.weight.grad is not None
+
+    assert isinstance(sf.harden(small_split, blobs, defenses=[Surrogate()], epochs=1), sf.Target)
+
+
+def test_a_single_picture_that_is_left_joins_the_last_batch(blobs: sf.Data) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    count = len(blobs.part("private"))
+    trained = sf.harden(sf.split(net, at="1"), blobs, train=Train(epochs=1, batch_size=count - 1))
+    assert isinstance(trained, sf.Target)
+
+
+def test_no_epochs_are_refused(small_split: sf.Split, blobs: sf.Data) -> None:
+    with pytest.raises(ConfigError, match="epochs and batch_size must be at least 1"):
+        sf.harden(small_split, blobs, epochs=0)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_though_nobody_named_the_run(
+    small_split: sf.Split, blobs: sf.Data, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    trained(small_split, blobs, Train(epochs=1), checkpoint=path)
+    with pytest.raises(WeightsError, match="checkpoint of another recipe"):
+        trained(small_split, blobs, Train(epochs=2, batch_size=16), checkpoint=path)
+
+
 def test_mixed_precision_trains_and_a_second_run_may_ask_for_another(small_split: sf.Split, blobs: sf.Data) -> None:
     for precision in ("bfloat16", "float32"):
         hardened = sf.harden(small_split, blobs, train=Train(epochs=1, precision=precision))
@@ -243,8 +278,8 @@ def test_schedules() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Optimizer(learning_rate=0.0), "learning_rate must be > 0"),
-        (lambda: Optimizer(momentum=-1.0), "momentum and weight_decay must be >= 0"),
+        (lambda: Optimizer(learning_rate=0.0), "learning_rate must be > 0 and finite"),
+        (lambda: Optimizer(momentum=-1.0), r"momentum must be in \[0, 1\)"),
         (lambda: Schedule(milestones=(60.0,)), r"fractions in \[0, 1\]"),
         (lambda: Schedule(warmup=-1.0), "warmup must be >= 0"),
         (lambda: Train(epochs=0), "epochs and batch_size must be at least 1"),

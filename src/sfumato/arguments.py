@@ -7,13 +7,13 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from sfumato.errors import nearest
+from sfumato.errors import ConfigError, nearest
 
 
 def check(target: Callable[..., object], arguments: Mapping[str, object], *, where: str = "") -> tuple[dict[str, Any], list[str]]:
@@ -46,9 +46,25 @@ def check(target: Callable[..., object], arguments: Mapping[str, object], *, whe
         if dataclasses.is_dataclass(hint) and isinstance(given, Mapping):
             values[name], below = construct(typing.cast("type[object]", hint), given, where=f"{prefix}{name}")
             problems += below
+        elif dataclasses.is_dataclass(hint) and name in values and not dataclasses.is_dataclass(given):
+            keys = ", ".join(_hints(typing.cast("type[object]", hint)))
+            problems.append(f"{prefix}{name}: expected a table with some of {keys}, found {given!r}")
     nested = {name: values.pop(name) for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name in values}
-    checked, flat = _validate(target, {name: hint for name, hint in hints.items() if name not in nested}, values, prefix)
+    checked, flat = _validate(target, {name: hint for name, hint in hints.items() if name not in nested}, values, prefix, hints)
     return {**checked, **nested}, _unknown_first(flat) + problems
+
+
+def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise unless a value is one of a few.
+
+    Raises:
+        ConfigError: it is another.
+
+    Example:
+        >>> require_choice("precision", "float32", ("float32", "bfloat16"))
+    """
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}")
 
 
 def construct(
@@ -87,7 +103,7 @@ def _hints(target: Callable[..., object]) -> dict[str, Any]:
 
 
 def _validate(
-    target: Callable[..., object], hints: Mapping[str, Any], values: Mapping[str, object], prefix: str
+    target: Callable[..., object], hints: Mapping[str, Any], values: Mapping[str, object], prefix: str, known: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Validate flat values with a pydantic model made of the signature."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(target).parameters.items()}
@@ -101,7 +117,7 @@ def _validate(
     try:
         checked = model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        return {}, [_sentence(detail, hints, prefix) for detail in error.errors()]
+        return {}, [_sentence(detail, known, prefix) for detail in error.errors()]
     return {name: getattr(checked, f"field_{name}") for name in values}, []
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato import registry
-from sfumato.attacks.base import Attacked, FeatureAttack
+from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
 from sfumato.data.base import Data, Pictures
 from sfumato.data.loader import as_images, shuffled
 from sfumato.defenses.base import Defense
@@ -21,6 +21,7 @@ from sfumato.errors import ConfigError
 from sfumato.metrics import image
 from sfumato.metrics.interval import mean_interval, psnr_interval
 from sfumato.metrics.utility import hits
+from sfumato.modules import eval_mode
 from sfumato.seeds import generator
 from sfumato.split import Split, bytes_per_picture, cost
 from sfumato.target import Target, released
@@ -66,7 +67,7 @@ def audit(
 
     Raises:
         UnknownNameError: an attack that the registry does not know.
-        ConfigError: no attack, or no picture to score.
+        ConfigError: no attack, no picture to score, or seeds that are not different numbers.
 
     Example:
         >>> import sfumato as sf
@@ -79,8 +80,11 @@ def audit(
     if pictures < 1:
         raise ConfigError(f"pictures must be at least 1, got {pictures}; 1000 is the default")
     named, seeds = _named(attacks), tuple(seeds if seeds is not None else (seed,))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
     made = target if isinstance(target, Target) else Target(target, Compose())
-    scored = {part: _sample(data.part(source), pictures, seeds[0]) for part, source in _SCORED.items()}
+    parts: dict[Part, Pictures] = {"train": hold_out(data.part("auxiliary"))[0], "inference": data.part("inference")}
+    scored = {part: _sample(some, pictures, seeds[0]) for part, some in parts.items()}
     results: list[AttackResult] = []
     shown = [Exhibit(part, some.read(torch.arange(min(SHOWN, len(some)))).cpu()) for part, some in scored.items()]
     for one in seeds:
@@ -105,9 +109,6 @@ def audit(
     )
 
 
-_SCORED: Mapping[Part, str] = {"train": "auxiliary", "inference": "inference"}
-
-
 def facts(target: Target, data: Data) -> TargetFacts:
     """Return what a target is and what it costs.
 
@@ -116,8 +117,8 @@ def facts(target: Target, data: Data) -> TargetFacts:
         data: the pictures that it takes.
     """
     x = torch.zeros(1, *data.shape, device=target.device)
-    with torch.no_grad():
-        z = target.split.eval().head(x)
+    with torch.no_grad(), eval_mode(target.split):
+        z = target.split.head(x)
     head, tail = cost(target.split.head, x), cost(target.split.tail, z)
     parts = target.defense if isinstance(target.defense, Compose) else [target.defense]
     shape = tuple(z.shape[1:])

@@ -39,6 +39,11 @@ def progress(how: str) -> Iterator[Watch]:
     bars: dict[str, TaskID] = {}
 
     def watch(name: str, done: int, total: int) -> None:
+        if not progress.console.is_terminal:  # a log gets a line at the start of each thing and one at its end
+            if name not in bars or done == total:
+                progress.console.print(f"{name}: {'done' if done == total else 'started'}", highlight=False)
+            bars.setdefault(name, TaskID(0))
+            return
         progress.start()  # at the first news only: a command that is refused shows no empty display
         if name not in bars:
             bars[name] = progress.add_task(name, total=total)

@@ -13,7 +13,10 @@ from torch.fx.node import Argument
 from sfumato.errors import CutError, nearest
 from sfumato.modules import mode
 
-_AUGMENTED = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_AUGMENTED = {
+    getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+}
+_IN_PLACE = _AUGMENTED | {operator.setitem}
 
 
 class Trace:
@@ -54,9 +57,13 @@ class Trace:
         return above
 
     def crossing(self, node: fx.Node) -> list[fx.Node]:
-        """Return what crosses a cut besides the node itself. Parameters do not cross: both halves can hold them."""
+        """Return what crosses a cut besides the node itself.
+
+        Parameters and buffers do not cross, since both halves can hold them, unless they are written on the way.
+        """
         above = self.ancestors(node)
-        across = {n for n in above - {node} if n.op != "get_attr" and any(user not in above for user in n.users)}
+        held = {n for n in above if n.op == "get_attr" and not any(map(self._in_place, n.users))}
+        across = {n for n in above - {node} - held if any(user not in above for user in n.users)}
         return sorted(across, key=self.order.__getitem__)
 
     def clean_nodes(self) -> list[fx.Node]:
@@ -91,22 +98,19 @@ class Trace:
                 copies[n] = head.node_copy(n, copies.__getitem__)
         head.output(copies[node])
         z = tail.placeholder("z")
-        # An in-place operation at the start of the tail would overwrite the released features.
-        inner = {node: tail.call_method("clone", (z,)) if self._overwritten(node) else z}
+        # An in-place operation of the tail would overwrite the released features, be it through a view of them.
+        after = [n for n in self.graph.nodes if n not in above]
+        inner = {node: tail.call_method("clone", (z,)) if any(map(self._in_place, after)) else z}
         for n in self.graph.nodes:
             if n not in above or (n.op == "get_attr" and any(user not in above for user in n.users)):
                 inner[n] = tail.node_copy(n, inner.__getitem__)
         return fx.GraphModule(self.model, head, "Head"), fx.GraphModule(self.model, tail, "Tail")
 
-    def _overwritten(self, node: fx.Node) -> bool:
-        """Tell whether any user of a node works in place."""
-        return any(self._in_place(user) for user in node.users)
-
     def _in_place(self, user: fx.Node) -> bool:
         if user.op == "call_module":
             return bool(getattr(self.model.get_submodule(str(user.target)), "inplace", False))
         function = str(getattr(user.target, "__name__", user.target))
-        return user.target in _AUGMENTED or function.endswith("_") or bool(user.kwargs.get("inplace", False))
+        return user.target in _IN_PLACE or function.endswith("_") or bool(user.kwargs.get("inplace", False))
 
     def parameters(self, nodes: list[fx.Node]) -> int:
         """Count the parameters that nodes use, each once."""
@@ -150,10 +154,7 @@ def _trace_both_modes(model: nn.Module) -> tuple[fx.Graph, dict[str, list[fx.Nod
         other, _ = _trace(model)
     nodes, twins = list(graph.nodes), list(other.nodes)
     if [(n.op, str(n.target)) for n in nodes] != [(n.op, str(n.target)) for n in twins]:
-        raise CutError(
-            "the model computes different things in training and in evaluation, so no cut serves both; "
-            "give Split(head=..., tail=...) two modules of your own"
-        )
+        raise _modes_differ()
     for node, twin in zip(nodes, twins, strict=True):
         _follow_mode(graph, node, twin)
     return graph, returned
@@ -185,6 +186,18 @@ def _drop_fixed(graph: fx.Graph, fixed: Mapping[str, object]) -> None:
             graph.erase_node(node)
 
 
+def _named_nodes(value: Argument) -> Argument:
+    """Return an argument with each node by its name, so that those of two traces can be compared."""
+    return fx.node.map_arg(value, lambda node: node.name)
+
+
+def _modes_differ() -> CutError:
+    return CutError(
+        "the model computes different things in training and in evaluation, so no cut serves both; "
+        "give Split(head=..., tail=...) two modules of your own"
+    )
+
+
 def _follow_mode(graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     """Replace constants that are True in training and False in evaluation by the module's mode."""
 
@@ -192,6 +205,8 @@ def _follow_mode(graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
         if value is True and other is False:
             with graph.inserting_before(node):
                 return graph.create_node("get_attr", "training")
+        if _named_nodes(value) != _named_nodes(other):
+            raise _modes_differ()
         return value
 
     node.args = tuple(switch(a, b) for a, b in zip(node.args, twin.args, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import platform
 from collections.abc import Callable
@@ -200,7 +201,9 @@ def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
     weights = recipe.split.weights
     return {
         "format": _FORMAT,
-        "pictures": data.part("private").fingerprint,
+        "pictures": {name: data.part(name).fingerprint for name in ("private", "test")},
+        "sfumato": version("sfumato"),
+        "code": _own_code(recipe.model),
         "classes": len(data.classes),
         "model": recipe.model,
         "options": dict(recipe.options),
@@ -210,6 +213,15 @@ def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
         "train": dataclasses.asdict(recipe.train),
         "seed": recipe.seed,
     }
+
+
+def _own_code(model: str) -> str | None:
+    """Return the hash of the file that a model of the user's own comes from: the same name may come to mean another network."""
+    module, colon, _ = model.partition(":")
+    if not colon or module == "timm":
+        return None
+    spec = importlib.util.find_spec(module)
+    return None if spec is None or spec.origin is None else hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -230,19 +231,27 @@ class _Reader:
         return None
 
     def _data(self) -> tuple[Source | None, DataOptions | None]:
-        if not (value := self._mapping("data", required=True)):
+        value = self._mapping("data", required=True)
+        if not isinstance(self.table.get("data"), Mapping):
             return None, None
         name = self._named("datasets", value, "data")
         common, own = _divide(value, DataOptions)
         options = self._construct(DataOptions, common, "data")
-        source = None if name is None else self._construct(registry.entry("datasets", name).load(), own, "data")
-        return cast(Source | None, source), options
+        if name is None:
+            return None, options
+        target = registry.entry("datasets", name).load()
+        if "seed" in inspect.signature(target).parameters:
+            own.setdefault("seed", self.table.get("seed", 0))  # how the source itself splits is random too
+        return cast(Source | None, self._construct(target, own, "data")), options
 
     def _model(self) -> tuple[str | None, dict[str, object], ModelOptions | None]:
-        if not (value := self._mapping("model", required=True)):
+        value = self._mapping("model", required=True)
+        if not isinstance(self.table.get("model"), Mapping):
             return None, {}, None
         name = self._named("models", value, "model")
         common, own = _divide(value, ModelOptions)
+        given_by_data = [key for key in ("classes", "shape") if key in own]
+        self.problems += [f"model.{key}: the data set gives it; leave it out" for key in given_by_data]
         if name is not None and ":" not in name:
             given = {"classes": 2, "shape": (1, 8, 8), **own}  # what the data set will say; only the rest is checked here
             _, problems = check(registry.entry("models", name).load(), given, where="model")

@@ -75,6 +75,7 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
             "sfumato.attacks.features.decoder:reference", "the same by the recipe of the CEM release", "xia2025cem"
         ),
         "mirror": Entry("sfumato.attacks.features.mirror:Mirror", "inverts the head layer by layer", "ding2024patrol"),
+        "mean": Entry("sfumato.attacks.features.mean:Mean", "answers with the mean picture: the floor to compare with"),
         "likelihood": Entry(
             "sfumato.attacks.features.likelihood:Likelihood", "optimizes x to match z, white box", "he2019inversion"
         ),

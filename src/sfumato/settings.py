@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sfumato.arguments import require_choice
 from sfumato.data.augment import Augment
 from sfumato.errors import ConfigError
 
@@ -35,10 +36,11 @@ class Optimizer:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be > 0, got {self.learning_rate}; 0.05 is the default")
-        if self.momentum < 0 or self.weight_decay < 0:
-            raise ConfigError(f"momentum and weight_decay must be >= 0, got {self.momentum} and {self.weight_decay}")
+        require_choice("name", self.name, ("sgd", "adam", "adamw"))
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be > 0 and finite, got {self.learning_rate}; 0.05 is the default")
+        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay < math.inf):
+            raise ConfigError(f"momentum must be in [0, 1) and weight_decay >= 0, got {self.momentum} and {self.weight_decay}")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer for some parameters."""
@@ -73,7 +75,10 @@ class Schedule:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
+        require_choice("name", self.name, ("constant", "step", "cosine"))
+        if not 0 <= self.gamma <= 1:
+            raise ConfigError(f"gamma must be in [0, 1], got {self.gamma}; 0.2 is the default")
+        if not 0 <= self.warmup < math.inf:
             raise ConfigError(f"warmup must be >= 0 epochs, got {self.warmup}; 0 disables it")
         outside = [value for value in (*self.milestones, self.final) if not 0 <= value <= 1]
         if outside:
@@ -127,6 +132,7 @@ class Train:
     channels_last: bool = True
 
     def __post_init__(self) -> None:
+        require_choice("precision", self.precision, ("float32", "bfloat16"))
         if self.epochs < 1 or self.batch_size < 1:
             raise ConfigError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfumato.errors import CutError
+from sfumato.errors import ConfigError, CutError
 from sfumato.graph import Trace
 from sfumato.modules import eval_mode
 
@@ -150,12 +150,15 @@ def cuts(model: nn.Module, example: Tensor) -> tuple[Cut, ...]:
 
     Raises:
         CutError: the model cannot be traced.
+        ConfigError: the example is no tensor.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
         >>> [(cut.name, cut.shape) for cut in cuts(model, torch.rand(1, 1, 4, 4))]
         [('0', (2, 2, 2)), ('1', (2, 2, 2)), ('2', (8,))]
     """
+    if not isinstance(example, Tensor):
+        raise ConfigError(f"example must be one picture, such as torch.zeros(1, 3, 32, 32), got {example!r}")
     trace = Trace(model)
     with eval_mode(model), torch.no_grad():
         costs = _Costs(fx.GraphModule(model, trace.graph))

@@ -24,6 +24,9 @@ from pathlib import Path
 from sfumato.errors import StorageError
 from sfumato.files import disk_errors, write_json
 
+STAGES = "stages"
+"""The folder of the stages, below the root."""
+
 
 def digest(definition: Mapping[str, object]) -> str:
     """Return the SHA-256 of a definition, hexadecimal: the same for the same JSON, whatever the order of its keys.
@@ -122,7 +125,7 @@ class Store:
             definition: everything that its outcome depends on.
         """
         key = digest({"kind": kind, **definition})
-        return Stage(self.root / "stages" / f"{kind}-{key[:16]}", key, definition)
+        return Stage(self.root / STAGES / f"{kind}-{key[:16]}", key, definition)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[str]:
@@ -137,8 +140,12 @@ class Store:
             The name to write under.
 
         Raises:
-            StorageError: the folder cannot be written.
+            StorageError: the folder cannot be written, or is that of the stages.
         """
+        if Path(name).parts[:1] == (STAGES,):
+            raise StorageError(
+                f"a run cannot be named '{name}': the folder {self.root / STAGES} holds the stages; rename the recipe"
+            )
         folder = self.root / name
         part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         try:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, batches
+from sfumato.models.mirror import LayerShape, mirror_layers
 from sfumato.modules import device_of, eval_mode
 from sfumato.split import Split
 from sfumato.types import Access, Features, Images
@@ -159,18 +160,20 @@ class FeaturesView(LogitsView):
         """
         return Recording(self, pictures)
 
-    @property
-    def architecture(self) -> nn.Module:
-        """The head's layers. Only their kinds and shapes are the adversary's to use: its weights need a `WeightsView`."""
-        return self._target.split.head
+    def layers(self, image_shape: tuple[int, int, int]) -> tuple[LayerShape, ...]:
+        """Return the kinds and shapes of the head's layers: what an adversary knows who knows the architecture.
+
+        Args:
+            image_shape: (C, H, W) of x.
+        """
+        return mirror_layers(self._target.split.head, torch.zeros(1, *image_shape, device=self.device))
 
 
 class WeightsView(FeaturesView):
     """An adversary that has the weights: it can differentiate through the head."""
 
     def head(self, x: Images) -> Features:
-        """Return the clean features of pictures, (N, ...), with gradient to x."""
-        self.queries += len(x)
+        """Return the clean features of pictures, (N, ...), with gradient to x. No query: who has the weights computes alone."""
         with eval_mode(self._target):
             z: Tensor = self._target.split.head(x)
         return z
@@ -230,10 +233,11 @@ def released(target: Target, pictures: Pictures, generator: torch.Generator) -> 
     Yields:
         For each batch the released features and the released logits of the same pass.
     """
-    with torch.no_grad(), eval_mode(target):
-        for x, _ in batches(pictures, size=BATCH, device=target.device):
+    for x, _ in batches(pictures, size=BATCH, device=target.device):
+        with torch.no_grad(), eval_mode(target):  # not around the yield: the caller has modes of its own
             z = target.features(x, generator)
-            yield z, target.protection.release(target.split.tail(z))
+            logits = target.protection.release(target.split.tail(z.clone()))  # a tail may work in place
+        yield z, logits
 
 
 _VIEWS: dict[Access, type[View]] = {

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sfumato import checkpoint as checkpoints
 from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import Data
-from sfumato.data.loader import batches, shuffled
+from sfumato.data.loader import batches, divide, shuffled
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import TrainingError
@@ -77,7 +77,7 @@ def harden(
     """
     settings = train or Train()
     assembled = assemble(target, data, defenses, seed=seed)
-    fit(assembled, data, replace(settings, epochs=epochs) if epochs else settings, seed=seed)
+    fit(assembled, data, settings if epochs is None else replace(settings, epochs=epochs), seed=seed)
     return assembled
 
 
@@ -112,7 +112,7 @@ def fit(
     *,
     seed: int,
     checkpoint: Path | None = None,
-    definition: str = "",
+    definition: str | None = None,
     watch: Watch | None = None,
 ) -> tuple[EpochFacts, ...]:
     """Train an assembled target in place.
@@ -123,7 +123,7 @@ def fit(
         settings: how to train.
         seed: of everything random.
         checkpoint: a file to write after each epoch and to go on from where it is there; None keeps nothing.
-        definition: what defines the run; a checkpoint of another run is refused.
+        definition: what defines the run, to refuse the checkpoint of another; settings, seed and pictures where None.
         watch: told of each step.
 
     Returns:
@@ -134,6 +134,7 @@ def fit(
         WeightsError: the checkpoint is not one of this run.
     """
     run = _Run(target, data, settings, seed)
+    definition = definition or f"{settings!r}, seed {seed}, pictures {data.part('private').fingerprint}"
     history: list[EpochFacts] = []
     if checkpoint is not None and checkpoint.exists():
         history = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
@@ -182,12 +183,11 @@ class _Run:
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         target.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.pictures = data.part("private").to(self.device)
-        self.accelerator = _accelerator(settings, self.device)
+        self.accelerator = _accelerator(self.device)
         learned = [*target.split.parameters(), *self.defense.learned()]
         self.optimizer = settings.optimizer.build(learned)
         self.forward = self.accelerator.prepare_model(_Forward(target), device_placement=False)
-        share = self.accelerator.num_processes * settings.batch_size
-        self.steps = -(-len(self.pictures) // share)
+        self.steps = len(divide(self._share(torch.arange(len(self.pictures))), settings.batch_size))
 
     def epoch(self, number: int, watch: Watch | None) -> EpochFacts:
         """Train for one epoch."""
@@ -211,6 +211,8 @@ class _Run:
                 if watch is not None:
                     watch(number * self.steps + len(losses), self.settings.epochs * self.steps)
             self._require_finite(losses, number, 0)
+            if not all(bool(parameter.isfinite().all()) for parameter in self.target.parameters()):
+                raise _NotFiniteError(f"a weight is not finite after epoch {number}")
             with torch.no_grad():
                 self.defense.end_epoch(record)
         return EpochFacts(
@@ -227,7 +229,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for phase in self.defense.updates:
-            with self.accelerator.autocast():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
                 z, protected, logits = self.forward(x, stream)
                 step = Step(
                     x=x, y=y, z=z, protected=protected, logits=logits, model=self.target.split, epoch=number,
@@ -267,9 +269,10 @@ class _Run:
 
     def _clean_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield x, z and y of the training pictures, not augmented, head in eval mode."""
-        with torch.no_grad(), eval_mode(self.target.split.head):
-            for x, y in batches(self.pictures, size=BATCH, device=self.device):
-                yield x, self.target.split.head(x), y
+        for x, y in batches(self.pictures, size=BATCH, device=self.device):
+            with torch.no_grad(), eval_mode(self.target.split.head):  # not around the yield: a method may train in its loop
+                z = self.target.split.head(x)
+            yield x, z, y
 
     def _require_finite(self, losses: Sequence[Tensor], number: int, first: int) -> None:
         """Raise at the first loss that is not finite. Looked at now and then only: reading a loss waits for the device."""
@@ -279,7 +282,7 @@ class _Run:
             raise _NotFiniteError(f"the loss is {losses[int(bad[0])].item()} at epoch {number}, step {step} of {self.steps}")
 
 
-def _accelerator(settings: Train, device: torch.device) -> Accelerator:
-    """Return the accelerator of one run; a second run in the same process may ask for another precision."""
-    AcceleratorState._reset_state()
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if settings.precision == "bfloat16" else "no")
+def _accelerator(device: torch.device) -> Accelerator:
+    """Return the accelerator of one run; a second run in the same process may be on another device."""
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=device.type == "cpu")

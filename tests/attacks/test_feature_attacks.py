@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sfumato as sf
 from sfumato import registry
-from sfumato.attacks.base import Attacked, FeatureAttack
+from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
 from sfumato.attacks.features.likelihood import total_variation
 from sfumato.attacks.features.regression import Fitting
 from sfumato.defenses.compose import Compose
@@ -26,6 +26,7 @@ ROWS: dict[str, dict[str, object]] = {
     "decoder-reference": {"blocks": 0, "channels": 4},
     "mirror": {"fitting": QUICK},
     "likelihood": {"steps": 5, "pictures": 6},
+    "mean": {},
 }
 
 
@@ -67,7 +68,7 @@ class TestEveryAttack:
             assert reconstruction.x_hat.shape == (attack.limit or 8, 1, 8, 8)
             assert reconstruction.x_hat.min() >= 0
             assert reconstruction.x_hat.max() <= 1
-        assert found.queries > 0
+        assert (found.queries > 0) == (name != "mean")
         assert found.seconds > 0
         assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
 
@@ -191,19 +192,77 @@ def test_views_answer_through_the_defense_and_count(small_split: sf.Split) -> No
     assert view.queries == 5
 
 
-def test_best_is_chosen_on_held_out_pictures_never_on_the_scored_ones(small_split: sf.Split, blobs: sf.Data) -> None:
-    attack = sf.Decoder(blocks=0, channels=8, fitting=Fitting(epochs=4, batch_size=64, patience=0))
-    target = Target(small_split, Compose())
+class Diverging(Fitting):
+    """A schedule that learns and then throws the network away."""
+
+    def rate(self, epoch: float) -> float:
+        return 1e-2 if epoch < self.epochs - 1 else 30.0
+
+
+def test_best_is_the_best_epoch_and_last_the_last(small_split: sf.Split, blobs: sf.Data) -> None:
+    attack = sf.Decoder(blocks=0, channels=8, fitting=Diverging(epochs=10, batch_size=32, patience=0))
+    found = attacked(attack, Target(small_split, Compose()), blobs).reconstructions["inference"]
     x = blobs.part("test").read(torch.arange(8)) / 255
-    with torch.no_grad():
-        z = target.eval().features(x)
-    first = attack(target, blobs.part("auxiliary"), {"inference": z})
-    other = attack(target, blobs.part("auxiliary"), {"inference": torch.zeros_like(z)})
-    again = attack(target, blobs.part("auxiliary"), {"train": torch.zeros_like(z), "inference": z})
-    assert [r.selection for r in first.reconstructions["inference"]] == ["best", "last"]
-    for a, b in zip(first.reconstructions["inference"], again.reconstructions["inference"], strict=True):
+    errors = {made.selection: image.mse(made.x_hat, x).mean().item() for made in found}
+    assert errors["best"] < 0.5 * errors["last"]
+
+
+def test_the_blind_adversary_answers_with_the_mean_of_its_pictures(small_split: sf.Split, blobs: sf.Data) -> None:
+    found = attacked(made("mean"), Target(small_split, Compose()), blobs).reconstructions["inference"][0].x_hat
+    fitted, _ = hold_out(blobs.part("auxiliary"))
+    expected = fitted.read(torch.arange(len(fitted))).double().mean(0) / 255
+    assert torch.allclose(found.double(), expected.expand(8, -1, -1, -1), atol=1e-6)
+
+
+def test_what_is_held_out_is_not_trained_on(blobs: sf.Data) -> None:
+    auxiliary = blobs.part("auxiliary")
+    fitted, held_out = hold_out(auxiliary)
+    every = torch.arange(len(auxiliary))
+    known = {bytes(row.numpy()) for row in auxiliary.read(every)}
+    parts = [{bytes(row.numpy()) for row in part.read(torch.arange(len(part)))} for part in (fitted, held_out)]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == known
+    assert len(held_out) == round(0.1 * len(auxiliary))
+
+
+def test_what_is_scored_chooses_nothing(small_split: sf.Split, blobs: sf.Data) -> None:
+    attack = sf.Decoder(blocks=0, channels=8, fitting=Fitting(epochs=4, batch_size=64, patience=0))
+    target, z = Target(small_split, Compose()).eval(), torch.rand(8, 4, 8, 8)
+    alone = attack(target, blobs.part("auxiliary"), {"inference": z})
+    beside = attack(target, blobs.part("auxiliary"), {"train": torch.zeros_like(z), "inference": z})
+    for a, b in zip(alone.reconstructions["inference"], beside.reconstructions["inference"], strict=True):
         assert torch.equal(a.x_hat, b.x_hat)
-    assert not torch.equal(first.reconstructions["inference"][0].x_hat, other.reconstructions["inference"][0].x_hat)
+
+
+def test_smoothness_makes_the_reconstruction_smooth(small_split: sf.Split, blobs: sf.Data) -> None:
+    target = Target(small_split, Compose())
+    variation = []
+    for smoothness in (0.0, 10.0):
+        found = attacked(sf.Likelihood(steps=60, learning_rate=0.05, smoothness=smoothness), target, blobs)
+        variation.append(total_variation(found.reconstructions["inference"][0].x_hat).mean().item())
+    assert variation[1] < 0.5 * variation[0]
+
+
+def test_the_likelihood_of_a_picture_does_not_depend_on_the_others(small_split: sf.Split, blobs: sf.Data) -> None:
+    target, attack = Target(small_split, Compose()).eval(), sf.Likelihood(steps=60)
+    with torch.no_grad():
+        z = target.features(blobs.part("test").read(torch.arange(6)) / 255)
+    together, alone = (
+        attack(target, blobs.part("auxiliary"), {"inference": some}).reconstructions["inference"][0].x_hat for some in (z, z[:1])
+    )
+    assert (together[:1] - alone).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("value", "message"), [(5.0, r"in \[0, 1\], found 5 to 5"), (float("nan"), "found 8 of 8 that are not")])
+def test_what_is_no_picture_is_refused(value: float, message: str, small_split: sf.Split, blobs: sf.Data) -> None:
+    class Constant(FeatureAttack):
+        access = "features"
+
+        def reconstruct(self, adversary: object, z: Tensor) -> tuple[Reconstruction, ...]:
+            return (Reconstruction(torch.full((len(z), 1, 8, 8), value)),)
+
+    with pytest.raises(ModelError, match=message):
+        attacked(Constant(), Target(small_split, Compose()), blobs)
 
 
 def test_a_plateau_ends_the_training_of_a_decoder(small_split: sf.Split, blobs: sf.Data) -> None:
@@ -227,7 +286,7 @@ def test_reconstructions_of_another_shape_are_refused(small_split: sf.Split, blo
         def reconstruct(self, adversary: object, z: Tensor) -> tuple[Reconstruction, ...]:
             return (Reconstruction(torch.zeros(1)),)
 
-    with pytest.raises(ModelError, match=r"Wrong must return finite pictures of shape \(8, 1, 8, 8\), found \(1,\)"):
+    with pytest.raises(ModelError, match=r"Wrong must return pictures of shape \(8, 1, 8, 8\), found \(1,\)"):
         attacked(Wrong(), Target(small_split, Compose()), blobs)
 
 
@@ -239,7 +298,9 @@ def test_total_variation_is_the_mean_length_of_the_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"epochs": 0}, {"learning_rate": 0.0}, {"held_out": 1.0}, {"patience": -1}], ids=lambda a: next(iter(a))
+    "arguments",
+    [{"epochs": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}, {"patience": -1}],
+    ids=lambda a: next(iter(a)),
 )
 def test_fitting_refuses_what_makes_no_sense(arguments: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sfumato as sf
-from sfumato.errors import ConflictError
+from sfumato.errors import ConfigError, ConflictError
 from sfumato.train import assemble, fit
 from sfumato.types import Step
 
@@ -121,6 +121,11 @@ def test_a_checkpoint_does_not_depend_on_the_order_of_the_parts() -> None:
 def test_two_parts_of_a_name_are_refused() -> None:
     with pytest.raises(ConflictError, match=r"two defenses named 'noise': Noise\(sigma=0.1.*Noise\(sigma=0.2"):
         sf.Compose(sf.Noise(sigma=0.1), sf.Compose(sf.Noise(sigma=0.2)))
+
+
+def test_what_is_no_defense_is_refused(small_split: sf.Split, blobs: sf.Data) -> None:
+    with pytest.raises(ConfigError, match=r"a defense is an object such as Noise\(sigma=0.1\), got 'noise'"):
+        sf.harden(small_split, blobs, defenses=["noise"])
 
 
 def test_two_owners_of_the_task_loss_are_refused() -> None:

@@ -36,6 +36,13 @@ def test_noise_refuses_a_sigma_that_is_none(sigma: float) -> None:
         sf.Noise(sigma=sigma)
 
 
+def test_noise_refuses_a_distribution_that_it_does_not_know() -> None:
+    with pytest.raises(
+        ConfigError, match=r"distribution must be one of gaussian, laplace, got 'gausian' \(did you mean 'gaussian'\?\)"
+    ):
+        sf.Noise(sigma=0.1, distribution="gausian")
+
+
 def test_dropout_drops_its_share_and_keeps_the_rest_as_it_is() -> None:
     z = torch.rand(200, 1000) + 1
     dropped = sf.Dropout(p=0.3).protect(z, torch.Generator().manual_seed(0))

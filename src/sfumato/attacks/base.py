@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sfumato.data.base import Pictures
+from sfumato.data.loader import shuffled
 from sfumato.errors import ModelError
 from sfumato.seeds import ambient, generator
 from sfumato.target import FeaturesView, Target
@@ -23,19 +24,25 @@ Watch = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 
+HELD_OUT = 0.1
+"""Fraction of an adversary's pictures that it chooses by and does not train on."""
+
+
 @dataclass(frozen=True)
 class Adversary:
     """What the adversary has.
 
     Attributes:
         view: what it may see of the target.
-        auxiliary: pictures of its own, on the device of the target where they are resident.
+        auxiliary: pictures of its own that it trains on, on the device of the target where they are resident.
+        held_out: pictures of its own that it does not train on, to choose by.
         seed: of everything random that it does.
         watch: told of its progress.
     """
 
     view: FeaturesView
     auxiliary: Pictures
+    held_out: Pictures
     seed: int
     watch: Watch
 
@@ -89,7 +96,7 @@ class FeatureAttack(ABC):
 
         Args:
             target: as deployed; its weights and modes are left as they are found.
-            auxiliary: the adversary's own pictures.
+            auxiliary: the adversary's own pictures, divided by `hold_out`.
             victims: released features by part, (N, ...); not counted as the adversary's queries.
             seed: of everything random.
             watch: told of the progress.
@@ -98,12 +105,13 @@ class FeatureAttack(ABC):
             Reconstructions in [0, 1] for each part, cut to `limit`.
 
         Raises:
-            ModelError: a reconstruction has not the shape of the pictures, or is not finite.
+            ModelError: a reconstruction has not the shape of the pictures, is not finite, or leaves [0, 1].
         """
         attack, start, name = copy.deepcopy(self), time.perf_counter(), type(self).__name__
         view = target.view(self.access, generator(seed, "view", name, device=target.device))
         assert isinstance(view, FeaturesView)  # noqa: S101 -- an attack on features declares at least that access
-        adversary = Adversary(view, auxiliary.to(target.device), seed, watch or _silent)
+        fitted, held_out = (part.to(target.device) for part in hold_out(auxiliary))
+        adversary = Adversary(view, fitted, held_out, seed, watch or _silent)
         with ambient(seed, "attack", name):
             attack.fit(adversary)
             with torch.no_grad():
@@ -114,12 +122,30 @@ class FeatureAttack(ABC):
         return Attacked(found, time.perf_counter() - start, view.queries)
 
 
+def hold_out(auxiliary: Pictures) -> tuple[Pictures, Pictures]:
+    """Divide an adversary's pictures into those that it trains on and a tenth that it chooses by, the same for every attack.
+
+    Args:
+        auxiliary: the adversary's own pictures, at least one; a single one serves as both.
+
+    Returns:
+        The pictures to train on, and those held out.
+    """
+    mixed = shuffled(len(auxiliary), generator(0, "held out"))
+    held = max(1, round(HELD_OUT * len(mixed)))
+    return auxiliary.subset(mixed[held:] if held < len(mixed) else mixed), auxiliary.subset(mixed[:held])
+
+
 def _silent(done: int, total: int) -> None:
     """Tell nobody."""
 
 
 def _require_pictures(x_hat: Tensor, shape: tuple[int, ...], name: str) -> None:
-    if tuple(x_hat.shape) != shape or not x_hat.isfinite().all():
+    if tuple(x_hat.shape) != shape:
         raise ModelError(
-            f"{name} must return finite pictures of shape {shape}, found {tuple(x_hat.shape)}; lower its learning rate"
+            f"{name} must return pictures of shape {shape}, found {tuple(x_hat.shape)}; return one for each row of z"
         )
+    if bad := int((~x_hat.isfinite()).flatten(1).any(1).sum()):
+        raise ModelError(f"{name} must return finite pictures, found {bad} of {len(x_hat)} that are not; lower its learning rate")
+    if x_hat.min() < 0 or x_hat.max() > 1:
+        raise ModelError(f"{name} must return pictures in [0, 1], found {x_hat.min():.3g} to {x_hat.max():.3g}; clamp them")

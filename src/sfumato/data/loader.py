@@ -32,6 +32,21 @@ def shuffled(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator, device=generator.device)
 
 
+def divide(order: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Divide an order into batches; a single picture that is left joins the last, since batch norm cannot train on one.
+
+    Args:
+        order: (n,), int64.
+        size: pictures in a batch.
+
+    Example:
+        >>> [len(batch) for batch in divide(torch.arange(7), 3)]
+        [3, 4]
+    """
+    parts = order.split(size)
+    return (*parts[:-2], torch.cat(parts[-2:])) if len(parts) > 1 and len(parts[-1]) == 1 else parts
+
+
 def as_images(pixels: Pixels, device: torch.device | str) -> Images:
     """Return stored pixels, uint8 (N, C, H, W), as x: float32 in [0, 1], on a device.
 
@@ -59,7 +74,7 @@ def batches(
 
     Args:
         pictures: resident, best on `device` already, or streamed.
-        size: pictures in a batch; the last one may hold fewer.
+        size: pictures in a batch; the last one may hold fewer, or, with an order, one more: see `divide`.
         device: where the batches are made.
         order: (n,), int64: which pictures, in which order; None takes all as they come.
         augment: moves the pictures of every batch.
@@ -108,12 +123,12 @@ def _resident(pictures: ResidentPictures, size: int, device: torch.device, order
             yield pictures.span(start, start + size), y
         return
     places, labels = order.to(pictures.device), labels.index_select(0, order.to(device))
-    for index, y in zip(torch.split(places, size), torch.split(labels, size), strict=True):
+    for index, y in zip(divide(places, size), divide(labels, size), strict=True):
         yield pictures.read(index), y
 
 
 def _streamed(pictures: Pictures, size: int, device: torch.device, order: Tensor | None) -> Iterator[_Stored]:
-    order = torch.arange(len(pictures)) if order is None else order.cpu()
+    parts = torch.arange(len(pictures)).split(size) if order is None else divide(order.cpu(), size)
     pinned = device.type == "cuda"
 
     def fetch(index: Tensor) -> _Stored:
@@ -123,7 +138,7 @@ def _streamed(pictures: Pictures, size: int, device: torch.device, order: Tensor
     ahead: deque[Future[_Stored]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="sfumato-loader") as reader:
         try:
-            for index in torch.split(order, size):
+            for index in parts:
                 ahead.append(reader.submit(fetch, index))
                 if len(ahead) > _AHEAD:
                     yield ahead.popleft().result()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
-from sfumato.errors import ConflictError
+from sfumato.errors import ConfigError, ConflictError
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -27,6 +27,7 @@ class Compose(Defense):
 
     Raises:
         ConflictError: two parts have the same name, or two replace the task loss.
+        ConfigError: a part is no defense.
 
     Example:
         >>> from sfumato.defenses.noise import Noise
@@ -116,8 +117,10 @@ def _flatten(parts: Iterable[Defense]) -> Iterator[Defense]:
     for part in parts:
         if isinstance(part, Compose):
             yield from part
-        else:
+        elif isinstance(part, Defense):
             yield part
+        else:
+            raise ConfigError(f"a defense is an object such as Noise(sigma=0.1), got {part!r}; make one")
 
 
 def _refuse_conflicts(parts: list[Defense]) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sfumato.arguments import require_choice
 from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError
 
@@ -27,7 +28,7 @@ class Noise(Defense):
         distribution: "gaussian" or "laplace".
 
     Raises:
-        ConfigError: sigma is negative or not finite.
+        ConfigError: sigma is negative or not finite, or there is no such distribution.
 
     Example:
         >>> Noise(sigma=0.0).protect(torch.ones(2, 3), None).equal(torch.ones(2, 3))
@@ -40,6 +41,7 @@ class Noise(Defense):
         super().__init__()
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ConfigError(f"sigma must be >= 0, got {sigma}; for no defense use Compose()")
+        require_choice("distribution", distribution, ("gaussian", "laplace"))
         self.sigma = sigma
         self.distribution = distribution
 

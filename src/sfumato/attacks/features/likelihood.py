@@ -4,7 +4,7 @@
 Source: he2019inversion, section 4.1 (rMLE).
 Equations: x_hat = argmin_x ||head(x) - z||^2 + lambda TV(x) -> Likelihood.reconstruct;
     TV(x) = sum_ij (|x_i+1,j - x_ij|^2 + |x_i,j+1 - x_ij|^2)^(1/2) -> total_variation
-Departures: the squared distance is divided by that of z to its mean over the pictures, and TV is a mean over pixels, so that
+Departures: the squared distance is divided by the spread of the adversary's own features, and TV is a mean over pixels, so that
 `smoothness` means the same at every cut; the release has a weight for each layer instead, from 0 to 1e4. All pictures are
 optimized in one batch: Adam's steps are elementwise, so each picture gets the steps that it would get alone.
 """
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sfumato.attacks.base import Adversary, FeatureAttack
+from sfumato.data.loader import as_images
 from sfumato.errors import ConfigError
-from sfumato.target import WeightsView
+from sfumato.target import BATCH, WeightsView
 from sfumato.types import Images, Reconstruction
 
 
@@ -48,7 +49,7 @@ class Likelihood(FeatureAttack):
     pictures: int = 64
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.pictures < 1 or not self.learning_rate > 0 or self.smoothness < 0:
+        if self.steps < 1 or self.pictures < 1 or not self.learning_rate > 0 or not self.smoothness >= 0:
             raise ConfigError(f"steps, pictures and learning_rate must be positive and smoothness >= 0, got {self}")
 
     @property
@@ -63,7 +64,7 @@ class Likelihood(FeatureAttack):
         assert isinstance(view, WeightsView)  # noqa: S101 -- the access that this attack declares
         x = torch.full((len(z), *adversary.image_shape), 0.5, device=z.device, requires_grad=True)
         optimizer = torch.optim.Adam([x], lr=self.learning_rate, eps=1e-3, amsgrad=True)
-        scale = (z - z.mean(0)).square().flatten(1).sum(1).mean().clamp_min(1e-12)
+        scale = _spread(adversary)
         for step in range(self.steps):
             distance = (view.head(x) - z).square().flatten(1).sum(1) / scale
             objective = (distance + self.smoothness * total_variation(x)).sum()
@@ -73,6 +74,14 @@ class Likelihood(FeatureAttack):
                 x.clamp_(0, 1)
             adversary.watch(step + 1, self.steps)
         return (Reconstruction(x.detach()),)
+
+
+def _spread(adversary: Adversary) -> Tensor:
+    """Return the mean squared distance of the adversary's own features to their mean."""
+    own = adversary.auxiliary
+    x = as_images(own.read(torch.arange(min(BATCH, len(own)))), adversary.view.device)
+    z = adversary.view.features(x)
+    return (z - z.mean(0)).square().flatten(1).sum(1).mean().clamp_min(1e-12)
 
 
 def total_variation(x: Images) -> Tensor:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from sfumato.attacks.base import Adversary, FeatureAttack
 from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter
 from sfumato.models.inverter import MirrorDecoder
-from sfumato.models.mirror import mirror_layers
 from sfumato.types import Reconstruction
 
 
@@ -41,10 +39,8 @@ class Mirror(FeatureAttack):
 
     def fit(self, adversary: Adversary) -> None:
         """Train the mirrored network."""
-        view = adversary.view
-        layers = mirror_layers(view.architecture, torch.zeros(1, *adversary.image_shape, device=view.device))
-        network = MirrorDecoder(layers, adversary.image_shape)
-        self._inverters = fit_inverter(network, adversary, view.record(adversary.auxiliary), self.fitting)
+        network = MirrorDecoder(adversary.view.layers(adversary.image_shape), adversary.image_shape)
+        self._inverters = fit_inverter(network, adversary, adversary.view.record(adversary.auxiliary), self.fitting)
 
     def reconstruct(self, adversary: Adversary, z: Tensor) -> tuple[Reconstruction, ...]:
         """Return what the mirrored network makes of z, with the best weights and with the last."""

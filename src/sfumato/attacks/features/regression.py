@@ -4,7 +4,8 @@
 Source: xia2025cem, supplement S3 (the inversion model); he2019inversion, section 4.2 (inverse network).
 Equations: min over theta of E ||D_theta(z) - x||^2 / d -> fit_inverter
 Departures: the releases keep the weights of the last epoch, or choose among epochs on the scored pictures. Here the last weights
-and those that did best on held-out auxiliary pictures are both kept; the scored pictures choose nothing.
+and those that did best on held-out auxiliary pictures are both kept; the scored pictures choose nothing. A tenth of the pictures
+is held out for it, in the reference recipe too, whose cosine moves with every step and not every epoch.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.arguments import require_choice
 from sfumato.attacks.base import Adversary
 from sfumato.data.base import Pictures
-from sfumato.data.loader import as_images, shuffled
+from sfumato.data.loader import as_images, divide, shuffled
 from sfumato.errors import ConfigError
 from sfumato.seeds import generator
 from sfumato.target import BATCH, Recording
@@ -41,7 +43,6 @@ class Fitting:
         weight_decay: L2, as in the reference.
         schedule: "one-cycle" rises for a fifth of the run and anneals to zero; "cosine" falls from the start.
         final: last learning rate of "cosine".
-        held_out: fraction of the auxiliary pictures that chooses the best epoch and is not trained on.
         patience: epochs after the rise without an improvement of 0.1 % on the held-out pictures that end the run; 0 never does.
 
     Raises:
@@ -54,14 +55,14 @@ class Fitting:
     weight_decay: float = 1e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     final: float = 0.0
-    held_out: float = 0.1
     patience: int = 5
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.patience < 0:
             raise ConfigError(f"epochs and batch_size must be at least 1 and patience at least 0, got {self}")
-        if not self.learning_rate > 0 or not 0 < self.held_out < 1:
-            raise ConfigError(f"learning_rate must be > 0 and held_out in (0, 1), got {self}")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise ConfigError(f"learning_rate must be > 0 and weight_decay >= 0, both finite, got {self}")
+        require_choice("schedule", self.schedule, ("one-cycle", "cosine"))
 
     @classmethod
     def reference(cls) -> Fitting:
@@ -107,16 +108,14 @@ def fit_inverter(network: nn.Module, adversary: Adversary, recording: Recording,
     """
     # The layout that convolutions like: on the CPU of the benchmark an epoch takes less than half the time in it.
     network.to(adversary.view.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures, seed = adversary.auxiliary, adversary.seed
-    mixed = shuffled(len(pictures), generator(seed, "held out"))
-    held = max(1, round(fitting.held_out * len(pictures)))
-    held_out, fitted = mixed[:held], mixed[held:] if held < len(mixed) else mixed
+    pictures, held_out = adversary.auxiliary, adversary.held_out
+    choosing = adversary.view.record(held_out)
     optimizer = torch.optim.Adam(network.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
     best, lowest, since = copy.deepcopy(network.state_dict()), math.inf, 0
     for epoch in range(fitting.epochs):
-        order = fitted[shuffled(len(fitted), generator(seed, "fit", epoch))]
+        order = shuffled(len(pictures), generator(adversary.seed, "fit", epoch))
         _train_epoch(network, optimizer, recording, pictures, order, epoch, fitting)
-        error = _held_out_error(network, recording, pictures, held_out)
+        error = _error(network, choosing, held_out)
         since = 0 if error < 0.999 * lowest or epoch < fitting.epochs / 5 else since + 1
         if error < lowest:
             best, lowest = copy.deepcopy(network.state_dict()), error
@@ -141,7 +140,7 @@ def _train_epoch(
 ) -> None:
     """Make one pass over the pictures at `order`."""
     network.train()
-    parts = order.split(fitting.batch_size)
+    parts = divide(order, fitting.batch_size)
     for step, index in enumerate(parts):
         for group in optimizer.param_groups:
             group["lr"] = fitting.rate(epoch + step / len(parts))
@@ -153,11 +152,11 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _held_out_error(network: nn.Module, recording: Recording, pictures: Pictures, held_out: Tensor) -> float:
-    """Return the mean squared error on pictures that were not trained on."""
+def _error(network: nn.Module, recording: Recording, pictures: Pictures) -> float:
+    """Return the mean squared error on pictures."""
     network.eval()
     errors = []
-    for index in held_out.split(BATCH):
+    for index in torch.arange(len(pictures)).split(BATCH):
         z = recording.draw(index)
         errors.append((network(z) - as_images(pictures.read(index), z.device)).square().flatten(1).mean(1))
     return torch.cat(errors).mean().item()
