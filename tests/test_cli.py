@@ -188,7 +188,7 @@ def test_train_writes_a_run_and_a_second_one_finds_it(sfumato_: Command, monkeyp
     monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: pytest.fail("trained again"))
     again = sfumato_("train", recipe)
     assert (again.status, again.out) == (0, out)
-    assert "train tiny (found)" in again.err
+    assert again.err.splitlines().count("train tiny (found): done") == 1
 
 
 def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(

@@ -119,10 +119,10 @@ def fit_inverter(network: nn.Module, adversary: Adversary, recording: Recording,
         since = 0 if error < 0.999 * lowest or epoch < fitting.epochs / 5 else since + 1
         if error < lowest:
             best, lowest = copy.deepcopy(network.state_dict()), error
-        adversary.watch(epoch + 1, fitting.epochs)
-        if fitting.patience and since >= fitting.patience:
+        settled = 0 < fitting.patience <= since
+        adversary.watch(fitting.epochs if settled else epoch + 1, fitting.epochs)
+        if settled:
             break
-    adversary.watch(fitting.epochs, fitting.epochs)
     network.eval()
     chosen = copy.deepcopy(network)
     chosen.load_state_dict(best)
