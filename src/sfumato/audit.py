@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import torch
@@ -25,10 +25,20 @@ from sfumato.modules import eval_mode
 from sfumato.seeds import generator
 from sfumato.split import Split, bytes_per_picture, cost
 from sfumato.target import Target, released
-from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Images, Interval, Part, Reconstruction, TargetFacts
+from sfumato.types import (
+    AttackResult,
+    Audit,
+    DataFacts,
+    Exhibit,
+    Images,
+    Interval,
+    NamedWatch,
+    Part,
+    Reconstruction,
+    TargetFacts,
+    told_as,
+)
 
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, the work done and the work in all."""
 SHOWN = 12
 """Pictures of each part that an audit keeps to look at."""
 
@@ -48,7 +58,7 @@ def audit(
     seeds: Sequence[int] | None = None,
     pictures: int = 1000,
     title: str = "",
-    watch: Watch | None = None,
+    watch: NamedWatch | None = None,
 ) -> Audit:
     """Attack a target and measure what it gives away.
 
@@ -90,8 +100,7 @@ def audit(
     for one in seeds:
         victims = {part: _sent(made, some, one) for part, some in scored.items()}
         for name, attack in named.items():
-            told = None if watch is None else _telling(watch, name)
-            attacked = attack(made, data.part("auxiliary"), victims, seed=one, watch=told)
+            attacked = attack(made, data.part("auxiliary"), victims, seed=one, watch=told_as(watch, name))
             more, look = _scored(name, attack, attacked, scored, one)
             results += more
             shown += look
@@ -104,7 +113,7 @@ def audit(
         exhibits=tuple(shown),
         untested=_untested(named, seeds),
         seeds=seeds,
-        versions={"sfumato": version("sfumato"), "torch": torch.__version__, "python": platform.python_version()},
+        versions=versions(),
         hardware=hardware(made.device),
     )
 
@@ -135,6 +144,11 @@ def facts(target: Target, data: Data) -> TargetFacts:
         tail_parameters=tail.parameters,
         tail_macs=tail.macs,
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"sfumato": version("sfumato"), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def hardware(device: torch.device) -> str:
@@ -247,7 +261,3 @@ def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int]) -> tuple
     ]
     few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
     return (*left, *_NOT_THIS_SURFACE, *few)
-
-
-def _telling(watch: Watch, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: watch(name, done, total)

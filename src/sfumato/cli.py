@@ -16,7 +16,8 @@ from sfumato.errors import ConfigError, SfumatoError, StorageError
 if TYPE_CHECKING:
     import torch
 
-    from sfumato.pipeline import Watch, Workplace
+    from sfumato.pipeline import Workplace
+    from sfumato.types import NamedWatch
 
 app = typer.Typer(
     help="Find out what a vision model gives away, train it so that it doesn't, and ship it safely.",
@@ -180,7 +181,7 @@ def _workplace(
     resume: bool = False,
     restart: bool = False,
     skip_bad: bool = False,
-    watch: Watch | None = None,
+    watch: NamedWatch | None = None,
 ) -> Workplace:
     """Return where a command works."""
     from sfumato.data.base import Reading

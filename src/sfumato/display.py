@@ -13,14 +13,13 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sfumato.pipeline import Watch
-    from sfumato.types import Audit
+    from sfumato.types import Audit, NamedWatch
 
 _FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
 
 
 @contextmanager
-def progress(how: str) -> Iterator[Watch]:
+def progress(how: str) -> Iterator[NamedWatch]:
     """Show one bar for each thing that is being done; where it is interrupted, exit and say how to go on.
 
     Args:

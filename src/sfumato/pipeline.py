@@ -7,8 +7,6 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sfumato import report
-from sfumato.audit import accuracy, audit, hardware
+from sfumato.audit import accuracy, audit, hardware, versions
 from sfumato.data.base import Data, Reading
 from sfumato.data.partition import partition
 from sfumato.errors import ConfigError
@@ -27,10 +25,7 @@ from sfumato.split import split
 from sfumato.store import Stage, Store
 from sfumato.target import Target
 from sfumato.train import assemble, fit
-from sfumato.types import Audit
-
-Watch = Callable[[str, int, int], None]
-"""Called with what is being done, the work done and the work in all."""
+from sfumato.types import Audit, NamedWatch, told_as
 
 _AUDIT_FILES = ("audit.json", "report.html", "report.md")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
@@ -54,7 +49,7 @@ class Workplace:
     device: torch.device
     resume: bool = False
     restart: bool = False
-    watch: Watch | None = None
+    watch: NamedWatch | None = None
 
 
 def read_data(recipe: Recipe, workplace: Workplace) -> Data:
@@ -89,7 +84,7 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
         return target, stage
     with stage.claim():
         _settle_checkpoint(stage, workplace)
-        told = _telling(workplace, f"train {recipe.name}")
+        told = told_as(workplace.watch, f"train {recipe.name}")
         history = fit(target, data, recipe.train, seed=recipe.seed, checkpoint=stage.checkpoint, definition=stage.key, watch=told)
         write_tensors(weights, target.state_dict(), {"definition": stage.key})
         reached = accuracy(target, data.part("test"), recipe.seed)
@@ -99,7 +94,7 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
                 "epochs": [dataclasses.asdict(epoch) for epoch in history],
                 "seed": recipe.seed,
                 "hardware": hardware(workplace.device),
-                "versions": {"sfumato": version("sfumato"), "torch": torch.__version__, "python": platform.python_version()},
+                "versions": versions(),
             }
         )
     return target, stage
@@ -237,11 +232,6 @@ def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:
 
 def _example(data: Data, device: torch.device) -> torch.Tensor:
     return torch.zeros(2, *data.shape, device=device)
-
-
-def _telling(workplace: Workplace, name: str) -> Callable[[int, int], None] | None:
-    watch = workplace.watch
-    return None if watch is None else lambda done, total: watch(name, done, total)
 
 
 def _say_found(workplace: Workplace, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +32,7 @@ from sfumato.seeds import ambient, generator
 from sfumato.settings import Train
 from sfumato.split import Split
 from sfumato.target import BATCH, Target
-from sfumato.types import Epoch, Step
-
-Watch = Callable[[int, int], None]
-"""Called with steps done and steps in all."""
+from sfumato.types import Epoch, Step, Watch
 
 _CHECK_EVERY = 50
 

@@ -38,6 +38,22 @@ Selection = Literal["only", "best", "last"]
 """Which weights of an attack's own network made a reconstruction: it has none to choose, those that did best on held-out
 auxiliary data, or those of the last epoch."""
 
+Watch = Callable[[int, int], None]
+"""Told of progress: the work done and the work in all."""
+NamedWatch = Callable[[str, int, int], None]
+"""Told of progress: what is being done, the work done and the work in all."""
+
+
+def told_as(watch: NamedWatch | None, name: str) -> Watch | None:
+    """Return a watch that tells another under a name; None where there is none to tell.
+
+    Example:
+        >>> told = told_as(lambda *news: print(*news), "train")
+        >>> told(1, 2)
+        train 1 2
+    """
+    return None if watch is None else lambda done, total: watch(name, done, total)
+
 
 @dataclass(frozen=True)
 class Step:

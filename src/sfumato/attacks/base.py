@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -18,11 +18,7 @@ from sfumato.data.loader import shuffled
 from sfumato.errors import ModelError
 from sfumato.seeds import ambient, generator
 from sfumato.target import FeaturesView, Target
-from sfumato.types import Access, Part, Reconstruction
-
-Watch = Callable[[int, int], None]
-"""Called with the work done and the work in all."""
-
+from sfumato.types import Access, Part, Reconstruction, Watch
 
 HELD_OUT = 0.1
 """Fraction of an adversary's pictures that it chooses by and does not train on."""
