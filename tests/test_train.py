@@ -141,6 +141,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         assert all(value.isfinite().all() for value in read_tensors(path)[0].values())
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 5])
+def test_a_loss_is_named_wherever_it_falls_between_the_checks(
+    at: int, small_split: sf.Split, blobs: sf.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfumato.train._CHECK_EVERY", 3)  # 6 steps: the last check leaves nothing over
+    target = assemble(small_split, blobs, [Exploding(at)], seed=0)
+    with pytest.raises(TrainingError, match=f"loss is nan at epoch 0, step {at} of 6"):
+        fit(target, blobs, Train(epochs=1, batch_size=32), seed=0)
+
+
 def test_hooks_are_called_in_their_order(small_split: sf.Split, blobs: sf.Data) -> None:
     class Noting(sf.Defense):
         name = "noting"

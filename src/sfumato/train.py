@@ -207,7 +207,8 @@ class _Run:
                     self._require_finite(losses[-_CHECK_EVERY:], number, len(losses) - _CHECK_EVERY)
                 if watch is not None:
                     watch(number * self.steps + len(losses), self.settings.epochs * self.steps)
-            self._require_finite(losses, number, 0)
+            checked = len(losses) - len(losses) % _CHECK_EVERY
+            self._require_finite(losses[checked:], number, checked)
             if not all(bool(parameter.isfinite().all()) for parameter in self.target.parameters()):
                 raise _NotFiniteError(f"a weight is not finite after epoch {number}")
             with torch.no_grad():
@@ -273,6 +274,8 @@ class _Run:
 
     def _require_finite(self, losses: Sequence[Tensor], number: int, first: int) -> None:
         """Raise at the first loss that is not finite. Looked at now and then only: reading a loss waits for the device."""
+        if not losses:
+            return
         bad = (~torch.stack(list(losses)).isfinite()).nonzero()
         if len(bad):
             step = first + int(bad[0])

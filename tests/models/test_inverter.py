@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato import seeds
 from sfumato.errors import ConfigError
-from sfumato.models.inverter import MirrorDecoder, ResidualDecoder, mirror_layers
+from sfumato.models.inverter import MirrorDecoder, ResidualDecoder
+from sfumato.models.mirror import mirror_layers
 
 side = st.integers(1, 20)
 maps = st.tuples(st.integers(1, 6), side, side)

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
-from sfumato.models.mirror import LayerShape, mirror_layers
+from sfumato.models.mirror import LayerShape
 from sfumato.models.reshape import Grid, grid_shape
-
-__all__ = ["MirrorDecoder", "ResidualDecoder", "mirror_layers"]  # an attack finds all that it needs here
 
 
 class ResBlock(nn.Module):
@@ -121,6 +119,7 @@ class MirrorDecoder(nn.Module):
 
     Example:
         >>> import torch
+        >>> from sfumato.models.mirror import mirror_layers
         >>> head = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU())
         >>> decoder = MirrorDecoder(mirror_layers(head, torch.zeros(1, 3, 32, 32)), (3, 32, 32))
         >>> decoder(torch.zeros(2, 8, 16, 16)).shape

@@ -25,6 +25,7 @@ from sfumato.attacks.base import Adversary
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, divide, shuffled
 from sfumato.errors import ConfigError
+from sfumato.metrics.image import mse
 from sfumato.seeds import generator
 from sfumato.target import BATCH, Recording
 from sfumato.types import Reconstruction, Selection
@@ -158,5 +159,5 @@ def _error(network: nn.Module, recording: Recording, pictures: Pictures) -> floa
     errors = []
     for index in torch.arange(len(pictures)).split(BATCH):
         z = recording.draw(index)
-        errors.append((network(z) - as_images(pictures.read(index), z.device)).square().flatten(1).mean(1))
+        errors.append(mse(network(z), as_images(pictures.read(index), z.device)))
     return torch.cat(errors).mean().item()
