@@ -28,6 +28,7 @@ ROWS = [
     {"registry"},
     {"data", "models", "graph", "split", "metrics"},
     {"target"},
+    {"analysis"},
     {"defenses", "attacks", "settings", "checkpoint"},
     {"train"},
     {"audit", "recipe", "store"},

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a training run in one safetensors file: weights, optimizer and history, written whole after each epoch."""
+"""The state of a training run in one safetensors file: weights, optimizer, memory and history, written whole after each epoch."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 from sfumato.errors import WeightsError
 from sfumato.files import load_into, read_tensors, write_tensors
 
-FORMAT = "sfumato-checkpoint-1"
+FORMAT = "sfumato-checkpoint-2"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,15 @@ class EpochFacts:
     seconds: float
 
 
-def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, history: list[EpochFacts], *, definition: str) -> None:
+def save(
+    path: Path,
+    target: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[EpochFacts],
+    *,
+    memory: Mapping[str, torch.Tensor],
+    definition: str,
+) -> None:
     """Write a checkpoint.
 
     Args:
@@ -44,6 +53,7 @@ def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, histor
         target: whose weights.
         optimizer: whose state.
         history: the epochs done.
+        memory: what the defenses must remember beside their weights.
         definition: what defines the run; a checkpoint continues only a run of the same definition.
 
     Raises:
@@ -52,6 +62,7 @@ def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, histor
     tensors = {f"target.{name}": value for name, value in target.state_dict().items()}
     for place, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{name}": value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors |= {f"memory.{name}": value for name, value in memory.items()}
     facts = {
         "format": FORMAT,
         "definition": definition,
@@ -60,7 +71,9 @@ def save(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, histor
     write_tensors(path, tensors, facts)
 
 
-def load(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, definition: str) -> list[EpochFacts]:
+def load(
+    path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, definition: str
+) -> tuple[list[EpochFacts], dict[str, torch.Tensor]]:
     """Load a checkpoint into a target and its optimizer.
 
     Args:
@@ -70,7 +83,7 @@ def load(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, def
         definition: what defines the run that shall go on.
 
     Returns:
-        The epochs done.
+        The epochs done, and what the defenses must remember.
 
     Raises:
         WeightsError: the file is not a whole checkpoint, or is that of another run.
@@ -88,7 +101,7 @@ def load(path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, def
         place, key = name.split(".", 1)
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])]
+    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])], _under(tensors, "memory.")
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -272,7 +272,8 @@ class _Reader:
                 made.append(self._construct(registry.entry("defenses", name).load(), value, where))
         whole = [part for part in made if part is not None]
         try:
-            Compose(*whole)
+            composed = Compose(*whole)
+            composed.join(composed)
         except ConfigError as error:
             self.problems.append(f"defenses: {error}")
         return tuple(whole)

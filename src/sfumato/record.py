@@ -25,7 +25,7 @@ from PIL import Image
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from sfumato.errors import ConfigError
-from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
+from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class _Record:
     seeds: tuple[int, ...]
     versions: Mapping[str, str]
     hardware: str
+    certificates: tuple[Certificate, ...] = ()
 
 
 _RECORD = TypeAdapter(_Record)
@@ -75,7 +76,7 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions` and `hardware`. A number that is not finite, which JSON lacks, is the string "NaN",
+        `untested`, `seeds`, `versions`, `hardware` and `certificates`. A number that is not finite, which JSON lacks, is the string "NaN",
         "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value
         that JSON has no form for becomes its text; everything else comes back exactly from `from_json`.
     """
@@ -93,6 +94,7 @@ def to_json(audit: Audit) -> dict[str, object]:
         seeds=audit.seeds,
         versions=audit.versions,
         hardware=audit.hardware,
+        certificates=audit.certificates,
     )
     return {item.name: _plain(getattr(record, item.name)) for item in fields(record)}
 
@@ -133,6 +135,7 @@ def from_json(record: object) -> Audit:
         seeds=found.seeds,
         versions=found.versions,
         hardware=found.hardware,
+        certificates=found.certificates,
     )
 
 

@@ -95,6 +95,7 @@ def assemble(target: Split | Target, data: Data, defenses: Sequence[Defense], *,
     split, present = (target.split, [target.defense]) if isinstance(target, Target) else (target, [])
     defense = Compose(*(part for part in present if isinstance(part, Defense)), *added)
     made = Target(split, defense.to(target.device if isinstance(target, Target) else device_of(split)))
+    defense.join(defense)
     check_model(split, classes=len(data.classes), shape=data.shape, name=split.name)
     with torch.no_grad(), ambient(seed, "prepare"):
         for part in added:
@@ -134,7 +135,8 @@ def fit(
     definition = definition or f"{settings!r}, seed {seed}, pictures {data.part('private').fingerprint}"
     history: list[EpochFacts] = []
     if checkpoint is not None and checkpoint.exists():
-        history = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
+        history, memory = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
+        run.defense.recall(memory)
     for number in range(len(history), settings.epochs):
         try:
             history.append(run.epoch(number, watch))
@@ -146,7 +148,7 @@ def fit(
             )
             raise TrainingError(f"{error}; {kept}; lower the learning rate or the weight of a penalty") from None
         if checkpoint is not None and run.accelerator.is_main_process:
-            checkpoints.save(checkpoint, target, run.optimizer, history, definition=definition)
+            checkpoints.save(checkpoint, target, run.optimizer, history, memory=run.defense.memory(), definition=definition)
     with torch.no_grad():
         run.defense.finish(target.split)
     target.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -170,6 +170,26 @@ class AttackResult:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A statement about every adversary that meets some assumptions, measured on the target.
+
+    Attributes:
+        name: "entropy" or "fisher".
+        statement: what it says, a sentence for people.
+        floor: the mean squared error over pixels in [0, 1] below which, it claims, no reconstruction gets; None where it makes no
+            such claim.
+        values: the numbers behind it, by name; the unit is in the name.
+        assumptions: what must hold for the claim, a sentence each.
+    """
+
+    name: str
+    statement: str
+    floor: float | None
+    values: Mapping[str, float] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Exhibit:
     """Some pictures to look at.
 
@@ -253,6 +273,7 @@ class Audit:
         seeds: the seeds that every attack was run with.
         versions: of Sfumato, PyTorch and Python.
         hardware: the device it ran on.
+        certificates: what can be said about every adversary, under assumptions.
     """
 
     title: str
@@ -265,6 +286,17 @@ class Audit:
     seeds: tuple[int, ...]
     versions: Mapping[str, str]
     hardware: str
+    certificates: tuple[Certificate, ...] = ()
+
+    def beaten(self, certificate: Certificate) -> AttackResult | None:
+        """Return the strongest attack of any part whose error lies below a certificate's floor, or None where none does.
+
+        An error is below when its whole 95 % interval is. Such an attack shows that an assumption of the certificate failed.
+        """
+        if certificate.floor is None:
+            return None
+        below = [result for result in self.attacks if result.mse.high < certificate.floor]
+        return min(below, key=lambda result: result.mse.value, default=None)
 
     def strongest(self, part: Part = "inference") -> AttackResult | None:
         """Return the result with the lowest MSE on a part, or None where nothing was scored there."""

@@ -6,7 +6,7 @@ A method overrides one or two hooks. It never owns the loop, the optimizer, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -34,6 +34,16 @@ class Defense(nn.Module):
         return False
 
     @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise that `protect` adds to each element of z, in units of z; 0 where it adds none."""
+        return 0.0
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all that `protect` does is to add isotropic Gaussian noise of `noise_std`, or nothing at all."""
+        return type(self).protect is Defense.protect
+
+    @property
     def owns_criterion(self) -> bool:
         """Whether the defense replaces the task loss; at most one part of a composition may."""
         return type(self).criterion is not Defense.criterion
@@ -41,6 +51,13 @@ class Defense(nn.Module):
     def learned(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that the loop's optimizer updates; one that updates its own leaves them out."""
         yield from self.parameters()
+
+    def join(self, whole: Defense) -> None:
+        """Learn of the whole defense that this one is part of, before `prepare`; raise where the two cannot work together.
+
+        Args:
+            whole: the composition, this defense included.
+        """
 
     def prepare(self, model: Split, data: Data) -> None:
         """Change the model, once, before the optimizer exists. Run without gradient, and again before weights are loaded."""
@@ -79,6 +96,13 @@ class Defense(nn.Module):
     def release(self, logits: Tensor) -> Tensor:
         """Change the answer that a deployed target gives. Not called in training."""
         return logits
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what training must remember between epochs and a deployed target does not need, for a checkpoint."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Take back what `memory` returned, after `prepare`; tensors are on the CPU."""
 
     def describe(self) -> str:
         """Return the defense as a constructor call, for reports."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 
 import torch
@@ -55,6 +56,16 @@ class Compose(Defense):
         return any(part.stochastic for part in self)
 
     @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise of all parts together: they draw independently."""
+        return math.hypot(*(part.noise_std for part in self))
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether no part does anything to z but add isotropic Gaussian noise."""
+        return all(part.gaussian for part in self)
+
+    @property
     def owns_criterion(self) -> bool:
         """Whether a part replaces the task loss."""
         return any(part.owns_criterion for part in self)
@@ -67,6 +78,10 @@ class Compose(Defense):
     def learned(self) -> Iterator[nn.Parameter]:  # noqa: D102
         for part in self:
             yield from part.learned()
+
+    def join(self, whole: Defense) -> None:  # noqa: D102
+        for part in self:
+            part.join(whole)
 
     def prepare(self, model: Split, data: Data) -> None:  # noqa: D102
         for part in self:
@@ -105,6 +120,14 @@ class Compose(Defense):
 
     def release(self, logits: Tensor) -> Tensor:  # noqa: D102
         return reduce(lambda value, part: part.release(value), self, logits)
+
+    def memory(self) -> dict[str, Tensor]:  # noqa: D102
+        return {f"{part.name}.{name}": value for part in self for name, value in part.memory().items()}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
+        for part in self:
+            mine = f"{part.name}."
+            part.recall({name.removeprefix(mine): value for name, value in memory.items() if name.startswith(mine)})
 
     def extra_repr(self) -> str:  # noqa: D102
         return ", ".join(part.describe() for part in self)

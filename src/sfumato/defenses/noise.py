@@ -50,6 +50,16 @@ class Noise(Defense):
         """Whether there is any noise."""
         return self.sigma > 0
 
+    @property
+    def noise_std(self) -> float:
+        """Sigma, for both distributions."""
+        return self.sigma
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the noise is Gaussian, or none."""
+        return self.distribution == "gaussian" or not self.stochastic
+
     def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:  # noqa: D102
         if not self.stochastic:
             return z
