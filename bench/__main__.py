@@ -11,11 +11,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import decoder, memory, startup, throughput
+from bench import cem, decoder, memory, startup, throughput
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
-BENCHMARKS = {"throughput": throughput.run, "decoder": decoder.run, "startup": startup.run, "memory": memory.run}
+BENCHMARKS = {
+    "throughput": throughput.run,
+    "decoder": decoder.run,
+    "cem": cem.run,
+    "startup": startup.run,
+    "memory": memory.run,
+}
 OUTPUT = Path("results") / "bench.json"
 
 

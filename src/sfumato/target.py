@@ -8,6 +8,7 @@ answers through the defense: the adaptive adversary is the default.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -33,6 +34,14 @@ class Protection(Protocol):
     @property
     def stochastic(self) -> bool:
         """Whether `protect` draws random numbers."""
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise that `protect` adds to each element of z."""
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all that `protect` does is to add isotropic Gaussian noise, or nothing at all."""
 
     def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """Change the features that are sent."""
@@ -152,13 +161,14 @@ class FeaturesView(LogitsView):
         with eval_mode(self._target):
             return self._target.features(x.to(self.device), self._generator)
 
-    def record(self, pictures: Pictures) -> Recording:
+    def record(self, pictures: Pictures, releases: int = 1) -> Recording:
         """Query the target with pictures of the adversary's own and keep what it releases.
 
         Args:
             pictures: the adversary's pictures.
+            releases: how often each is asked about at every draw; their mean is drawn.
         """
-        return Recording(self, pictures)
+        return Recording(self, pictures, releases)
 
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[LayerShape, ...]:
         """Return the kinds and shapes of the head's layers: what an adversary knows who knows the architecture.
@@ -178,6 +188,16 @@ class WeightsView(FeaturesView):
             z: Tensor = self._target.split.head(x)
         return z
 
+    @property
+    def gaussian(self) -> bool:
+        """Whether the defense does nothing to features, or nothing but add isotropic Gaussian noise."""
+        return self._target.protection.gaussian
+
+    def protect(self, z: Features) -> Features:
+        """Return clean features as the target might release them: a fresh draw of the defense, with gradient to z. No query."""
+        with eval_mode(self._target):
+            return self._target.protection.protect(z, self._generator)
+
 
 class Recording:
     """The releases of an adversary's own pictures, computed once where that is the same.
@@ -189,11 +209,16 @@ class Recording:
     Args:
         view: where to ask.
         pictures: what to ask about.
+        releases: how often to ask a noisy target about each picture at every draw; the answers are averaged.
+
+    Attributes:
+        feature_shape: of z for one picture.
     """
 
-    def __init__(self, view: FeaturesView, pictures: Pictures) -> None:
+    def __init__(self, view: FeaturesView, pictures: Pictures, releases: int = 1) -> None:
         self._view = view
         self._pictures = pictures
+        self._releases = 1 if view.deterministic else releases
         first = self._head(torch.arange(1))
         self.feature_shape = tuple(first.shape[1:])
         fits = first.nbytes * len(pictures) <= KEPT
@@ -207,12 +232,18 @@ class Recording:
 
     @torch.no_grad()
     def draw(self, index: Tensor) -> Features:
-        """Return one release of each picture at `index`, (n,) int64."""
-        view = self._view
+        """Return one release of each picture at `index`, (n,) int64, or the mean of several."""
+        view, releases = self._view, self._releases
         if not view.deterministic:
-            view.queries += len(index)
+            view.queries += releases * len(index)
         raw = self._head(index) if self._kept is None else self._kept[index.to(self._kept.device)]
-        return view._target.protection.protect(raw, view._generator)
+        draws = (view._target.protection.protect(raw, view._generator) for _ in range(releases))
+        return reduce(torch.add, draws) / releases
+
+    def pairs(self, index: Tensor) -> tuple[Features, Images]:
+        """Return what `draw` does for the pictures at `index`, and the pictures, on the device of the target."""
+        z = self.draw(index)
+        return z, as_images(self._pictures.read(index), z.device)
 
     @torch.no_grad()
     def _head(self, index: Tensor) -> Tensor:

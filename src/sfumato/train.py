@@ -136,7 +136,7 @@ def fit(
     history: list[EpochFacts] = []
     if checkpoint is not None and checkpoint.exists():
         history, memory = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
-        run.defense.recall(memory)
+        run.defense.recall({name: value.to(target.device) for name, value in memory.items()})
     for number in range(len(history), settings.epochs):
         try:
             history.append(run.epoch(number, watch))

@@ -14,8 +14,13 @@ from sfumato.train import assemble
 
 ROWS: dict[str, dict[str, object]] = {
     "bottleneck": {"channels": 2},
+    "cem": {"floor": 0.1},
     "noise": {"sigma": 0.3},
     "dropout": {"p": 0.3},
+    "distcorr": {"weight": 0.5},
+    "noise_nopeek": {"sigma": 0.3, "weight": 0.5},
+    "ressfl": {"pretrain": 1, "blocks": 0, "channels": 4},
+    "noise_arl": {"sigma": 0.3, "blocks": 0, "channels": 4},
 }
 
 

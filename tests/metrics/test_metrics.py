@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sfumato.errors import DataError
 from sfumato.metrics import image
@@ -31,11 +32,19 @@ def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_ssim_is_the_mean_over_gaussian_windows() -> None:
-    x = torch.rand(2, 1, 14, 12, generator=torch.Generator().manual_seed(0))
-    y = (x + 0.2 * torch.rand(2, 1, 14, 12, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
-    expected = [slow_ssim(a[0].double().numpy(), b[0].double().numpy()) for a, b in zip(x, y, strict=True)]
-    # torchmetrics leaves the mirrored border out of the mean, so the inner windows are what both see.
-    assert image.ssim(y, x).tolist() == pytest.approx(expected, abs=0.02)
+    x = torch.rand(2, 3, 14, 6, generator=torch.Generator().manual_seed(0))
+    y = (x + 0.2 * torch.rand(2, 3, 14, 6, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    expected = [np.mean([slow_ssim(a, b) for a, b in zip(*pair, strict=True)]) for pair in zip(y.numpy(), x.numpy(), strict=True)]
+    assert image.ssim(y, x).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_agrees_with_torchmetrics_in_value_and_gradient() -> None:
+    x, y = torch.rand(3, 3, 16, 20, dtype=torch.float64), torch.rand(3, 3, 16, 20, dtype=torch.float64, requires_grad=True)
+    theirs = structural_similarity_index_measure(y, x, data_range=1.0, reduction="none")
+    ours = image.ssim(y, x)
+    assert torch.allclose(ours, theirs, atol=1e-8)
+    gradients = [torch.autograd.grad(value.sum(), y)[0] for value in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=1e-8)
 
 
 def test_ssim_of_a_picture_with_itself_is_one_and_falls_with_noise() -> None:

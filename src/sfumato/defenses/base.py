@@ -102,7 +102,7 @@ class Defense(nn.Module):
         return {}
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take back what `memory` returned, after `prepare`; tensors are on the CPU."""
+        """Take back what `memory` returned, after `prepare`, on the device of the target."""
 
     def describe(self) -> str:
         """Return the defense as a constructor call, for reports."""

