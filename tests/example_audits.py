@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import torch
 from hypothesis import strategies as st
 
-from sfumato.types import AttackResult, Audit, DataFacts, Exhibit, Interval, TargetFacts
+from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, TargetFacts
 
 
 def near(value: float, width: float = 0.01) -> Interval:
@@ -71,6 +71,17 @@ def before_and_after(mse: float = 0.041, accuracy: float = 0.96) -> list[Audit]:
     return [audit(), audit(mse, accuracy, "Noise(sigma=0.025)")]
 
 
+def certificate(floor: float | None = 0.005, **changes: object) -> Certificate:
+    plain = Certificate(
+        "entropy",
+        "The features leave open most of a picture.",
+        floor,
+        {"information_bits": 811.25, "dimensions": 512.0},
+        ("The features follow the mixture.",),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
 class Page(HTMLParser):
     """Every tag of a page with its attributes, and the text."""
 
@@ -122,6 +133,14 @@ attacks = st.builds(
     queries=st.integers(),
     settings=st.dictionaries(st.text(), values | st.lists(values), max_size=3),
 )
+certificates = st.builds(
+    Certificate,
+    name=st.text(),
+    statement=st.text(),
+    floor=st.none() | st.floats(),
+    values=st.dictionaries(st.text(), st.floats(), max_size=3),
+    assumptions=st.lists(st.text(), max_size=2).map(tuple),
+)
 audits = st.builds(
     audit,
     title=st.text(),
@@ -131,4 +150,5 @@ audits = st.builds(
     seeds=st.lists(st.integers(), max_size=3).map(tuple),
     versions=st.dictionaries(st.text(), st.text(), max_size=3),
     hardware=st.text(),
+    certificates=st.lists(certificates, max_size=2).map(tuple),
 )

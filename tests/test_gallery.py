@@ -12,8 +12,9 @@ from sfumato.types import Exhibit
 
 def gallery(page: Page) -> list[str]:
     """What each picture of the gallery is, up to the folded sheets."""
-    end = next((place for place, (tag, _) in enumerate(page.tags) if tag == "details"), None)
-    return [str(attributes["alt"]).split(", with")[0] for tag, attributes in page.tags[:end] if tag == "img"]
+    start = next(place for place, (_, attributes) in enumerate(page.tags) if attributes.get("id") == "gallery")
+    end = next((place for place, (tag, _) in enumerate(page.tags) if tag == "details" and place > start), None)
+    return [str(attributes["alt"]).split(", with")[0] for tag, attributes in page.tags[start:end] if tag == "img"]
 
 
 def test_gallery_sets_before_and_after_beside_what_was_sent() -> None:

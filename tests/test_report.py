@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from example_audits import Page, assert_same, audit, audits, before_and_after, pixels, result, target
+from example_audits import Page, assert_same, audit, audits, before_and_after, certificate, pixels, result, target
 from sfumato import report
 from sfumato.errors import ConfigError, StorageError
 from sfumato.types import Audit, DataFacts, Exhibit
@@ -105,6 +105,17 @@ def test_markdown_shows_every_number_in_tables_of_even_width() -> None:
     assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
 
 
+def test_markdown_says_what_is_certified_and_what_is_refuted() -> None:
+    old, new = before_and_after()
+    text = report.to_markdown([old, replace(new, certificates=(certificate(0.05), certificate(name="fisher")))])
+    verdict, certified = text.split("## Headline numbers")[0], text.split("## What is certified")[1].split("\n## ")[0]
+    assert "**⚠ The assumption failed: decoder" in verdict
+    assert "No certificate; nothing is claimed" in certified
+    assert "- information: 811.2 bits" in certified
+    assert "It assumes:\n\n- The features follow the mixture." in certified
+    assert certified.count("**⚠ The assumption failed") == 1
+
+
 def test_markdown_escapes_what_a_record_says() -> None:
     text = report.to_markdown([audit(title=HOSTILE + "\n\n# heading")])
     assert "\\<script\\>" in text
@@ -117,8 +128,9 @@ def test_html_escapes_what_a_record_says() -> None:
     data = DataFacts(HOSTILE, HOSTILE, {HOSTILE: 1}, (HOSTILE,), HOSTILE)
     attack = result(name=HOSTILE, settings={HOSTILE: HOSTILE})
     exhibits = (Exhibit("inference", pixels()), Exhibit("inference", pixels(), HOSTILE, "best"))
+    claimed = tuple(certificate(floor, name=HOSTILE, statement=HOSTILE, assumptions=(HOSTILE,)) for floor in (None, 1.0))
     shown = audit(
-        title=HOSTILE, target=hostile, data=data, attacks=(attack,), exhibits=exhibits, untested=(HOSTILE,),
+        certificates=claimed, title=HOSTILE, target=hostile, data=data, attacks=(attack,), exhibits=exhibits, untested=(HOSTILE,),
         versions={HOSTILE: HOSTILE}, hardware=HOSTILE,
     )  # fmt: skip
     page = Page(report.to_html([shown, shown]))
@@ -129,7 +141,7 @@ def test_html_escapes_what_a_record_says() -> None:
 
 
 def test_html_fetches_nothing() -> None:
-    text = report.to_html(before_and_after())
+    text = report.to_html(before_and_after()).replace('xmlns="http://www.w3.org/2000/svg"', "")  # a name, not an address
     page = Page(text)
     assert not any(mark in text for mark in ("http://", "https://", "@import", "url("))
     assert not any(page.all(tag) for tag in ("link", "script", "iframe", "object"))
@@ -143,12 +155,55 @@ def test_html_can_be_read_without_eyes() -> None:
     assert page.all("html")[0]["lang"] == "en"
     assert len(page.all("h1")) == 1
     assert {str(link["href"])[1:] for link in page.all("a")} <= names
-    assert len(page.all("caption")) == len(page.all("table")) == 5
+    assert len(page.all("caption")) == len(page.all("table")) == 6
     assert all(heading.get("scope") in {"col", "row"} for heading in page.all("th"))
     alts = [str(image.get("alt", "")) for image in page.all("img")]
     assert all(alts)
     assert "Picture 1 of 2, as the user sent it" in alts
     assert "Picture 2 of 2, as the adversary rebuilds it (after), with the attack decoder, best epoch, seed 0" in alts
+
+
+def test_html_warns_of_a_refuted_certificate_in_words_and_with_a_sign() -> None:
+    old, new = before_and_after()
+    page = Page(report.to_html([old, replace(new, certificates=(certificate(0.05),))]))
+    assert page.text.count("The assumption failed: decoder") == 2
+    assert [mark["aria-label"] for mark in page.all("span") if mark.get("role") == "img"] == ["Warning:"] * 2
+    assert "before: no certificate; nothing is claimed" in page.text
+    assert "The features follow the mixture." in page.text
+
+
+def test_html_without_a_refuted_certificate_warns_of_nothing() -> None:
+    page = Page(report.to_html([audit(certificates=(certificate(),))]))
+    assert "811.2 bits" in page.text
+    assert "failed:" not in page.text
+    assert not [mark for mark in page.all("p") if mark.get("class") == "alarm"]
+
+
+def test_html_draws_the_trade_off_of_several_audits() -> None:
+    assert not Page(report.to_html([audit()])).all("svg")
+    assert not Page(report.to_html([audit(attacks=()), audit(attacks=())])).all("svg")
+    page = Page(report.to_html(before_and_after()))
+    assert [drawing["width"] for drawing in page.all("svg")] == ["760", "360"]
+    assert "The points as a table" in page.text
+
+
+def _luminance(color: str) -> float:
+    six = "".join(2 * digit for digit in color[1:]) if len(color) == 4 else color[1:]
+    channels = (int(six[place : place + 2], 16) / 255 for place in (0, 2, 4))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("prefix", "names"), [("--", ["ink", "soft", "accent", "alarm"]), ("--c-", ["ink", "soft", *"012345"])])
+def test_every_color_of_text_stands_out_from_the_paper_by_day_and_by_night(prefix: str, names: list[str]) -> None:
+    page = report.to_html(before_and_after())
+    palettes = re.findall(rf"{prefix}\w+: #[^{{}}]*{prefix}paper: #[^}}]*|{prefix}paper: #[^}}]*", page)
+    assert len(palettes) >= 2
+    for palette in palettes:
+        colors = dict(re.findall(rf"(?<![-\w]){prefix}(\w+): (#[0-9a-f]+)", palette))
+        for name in names:
+            dark, light = sorted(_luminance(colors[shade]) for shade in (name, "paper"))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{name} in {palette}"
 
 
 def test_html_without_pictures_or_attacks_says_so() -> None:

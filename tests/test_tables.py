@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from example_audits import audit, before_and_after, result
-from sfumato.tables import ATTACK_COLUMNS, attack_table, columns, table
+from example_audits import audit, before_and_after, certificate, result
+from sfumato.tables import ATTACK_COLUMNS, attack_table, columns, show_value, table
 
 
 def test_columns() -> None:
@@ -19,7 +19,7 @@ def test_columns() -> None:
 def test_table_holds_the_strongest_attack_and_the_cost() -> None:
     rows = dict(table(before_and_after()))
     assert rows["Accuracy"] == ("98.0 % (97.9 to 98.1)", "96.0 % (95.9 to 96.1)")
-    assert rows["Strongest attack"] == ("decoder, best epoch, seed 0",) * 2
+    assert rows["Strongest attack"] == ("decoder, best epoch, seed 0 (512 pictures)",) * 2
     assert rows["MSE"] == ("0.0100 (0.00990 to 0.0101)", "0.0410 (0.0406 to 0.0414)")
     assert rows["PSNR"][0] == "20.00 dB (19.80 to 20.20)"
     assert rows["SSIM"][0] == "0.800 (0.792 to 0.808)"
@@ -29,6 +29,27 @@ def test_table_holds_the_strongest_attack_and_the_cost() -> None:
 
 def test_table_without_attacks_says_so() -> None:
     assert dict(table([audit(attacks=())]))["MSE"] == ("not scored",)
+
+
+def test_table_names_the_strongest_attack_and_its_pictures() -> None:
+    rows = dict(table([audit(attacks=(result(0.02), result(0.01, name="likelihood", selection="only", pictures=1)))]))
+    assert rows["Strongest attack"] == ("likelihood, seed 0 (1 picture)",)
+
+
+def test_table_shows_certified_bits_where_there_are_any() -> None:
+    plain, certified, beaten = (audit(certificates=some) for some in ((), (certificate(),), (certificate(0.02),)))
+    assert "Certified leak" not in dict(table([plain, audit(certificates=(certificate(values={"dfil": 1.0}),))]))
+    assert dict(table([plain, certified, beaten]))["Certified leak"] == (
+        "not certified",
+        "at most 811.2 bits per picture",
+        "refuted (an attack got below its floor)",
+    )
+
+
+def test_values_are_shown_with_the_unit_of_their_name() -> None:
+    assert show_value("entropy_of_x_nats", -2000.4) == ("entropy of x", "−2,000 nats")
+    assert show_value("bits", 3.0) == ("bits", "3")
+    assert show_value("dfil", float("inf")) == ("dfil", "∞")
 
 
 def test_attack_table_puts_the_strongest_at_inference_first() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from example_audits import audit, before_and_after, near, result
-from sfumato.verdict import verdict
+from example_audits import audit, before_and_after, certificate, near, result
+from sfumato.verdict import closest, failure, refuted, verdict
 
 
 def test_verdict_when_it_got_better() -> None:
@@ -66,3 +66,35 @@ def test_verdict_of_one_audit() -> None:
     (sentence,) = verdict([audit()])
     assert "decoder, which sees the features" in sentence
     assert "MSE 0.0100, PSNR 20.0 dB and SSIM 0.80" in sentence
+
+
+def test_an_attack_below_the_floor_is_told_with_its_owner() -> None:
+    old, new = before_and_after()
+    new = replace(new, certificates=(certificate(0.05), certificate(0.03), certificate(None)))
+    assert refuted([old, new]) == [
+        "The assumption failed: decoder, best epoch, seed 0, on 512 pictures of inference time reached MSE 0.0410 (0.0406 to "
+        "0.0414), below the floor 0.0500 that the entropy certificate of “after” claims; do not rely on this certificate."
+    ]
+    assert "the entropy certificate claims;" in refuted([new])[0]
+    assert not failure(new, new.certificates[1])
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"),
+    [
+        (None, ""),
+        (0.005, "No attack of this audit got below its floor, MSE 0.00500: the strongest, {}."),
+        (0.01008, "These pictures cannot tell whether an attack got below its floor, MSE 0.0101: the strongest, {}."),
+        (0.02, ""),
+    ],
+)
+def test_how_near_the_attacks_came_to_a_floor(floor: float | None, expected: str) -> None:
+    made = certificate(floor)
+    shown = audit(attacks=(result(0.001, part="train"), result()), certificates=(made,))
+    strongest = "decoder, best epoch, seed 0, on 512 pictures of inference time, reached 0.0100 (0.00990 to 0.0101)"
+    assert closest(shown, made) == expected.format(strongest)
+    assert bool(failure(shown, made)) == (floor == 0.02)
+
+
+def test_a_floor_that_no_attack_was_run_against() -> None:
+    assert closest(audit(attacks=()), certificate()) == "No attack was run against its floor, MSE 0.00500."

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An audit as JSON: plain values, with the pictures as PNG. What `to_json` writes, `from_json` reads back.
 
+What one attack came to with one seed has a record of its own, so that an audit can be put together from what is there.
+
 Example:
     >>> from sfumato.types import Audit, DataFacts, Interval, TargetFacts
     >>> target = TargetFacts("lenet", "c1", (), 10, (1, 28, 28), (2, 8, 8), {"float32": 512}, 80, 900, 90, 800)
@@ -17,7 +19,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +27,19 @@ from PIL import Image
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from sfumato.errors import ConfigError
-from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, Part, Pixels, Selection, TargetFacts
+from sfumato.types import (
+    AttackResult,
+    Audit,
+    Certificate,
+    DataFacts,
+    Exhibit,
+    Findings,
+    Interval,
+    Part,
+    Pixels,
+    Selection,
+    TargetFacts,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,20 @@ class _Record:
     certificates: tuple[Certificate, ...] = ()
 
 
+@dataclass(frozen=True)
+class _FindingsRecord:
+    """The JSON of what one attack came to, key by key."""
+
+    format: Literal[1]
+    results: tuple[AttackResult, ...]
+    exhibits: tuple[_PictureRecord, ...]
+    hardware: str
+
+
 _RECORD = TypeAdapter(_Record)
+_FINDINGS = TypeAdapter(_FindingsRecord)
+_CERTIFICATES = TypeAdapter(tuple[Certificate, ...])
+_T = TypeVar("_T")
 
 
 def to_json(audit: Audit) -> dict[str, object]:
@@ -76,9 +103,9 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions`, `hardware` and `certificates`. A number that is not finite, which JSON lacks, is the string "NaN",
-        "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value
-        that JSON has no form for becomes its text; everything else comes back exactly from `from_json`.
+        `untested`, `seeds`, `versions`, `hardware` and `certificates`. A number that is not finite, which JSON lacks, is the
+        string "NaN", "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a
+        list, and a value that JSON has no form for becomes its text; everything else comes back exactly from `from_json`.
     """
     accuracy = audit.accuracy
     record = _Record(
@@ -96,7 +123,7 @@ def to_json(audit: Audit) -> dict[str, object]:
         hardware=audit.hardware,
         certificates=audit.certificates,
     )
-    return {item.name: _plain(getattr(record, item.name)) for item in fields(record)}
+    return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
 
 
 def from_json(record: object) -> Audit:
@@ -116,14 +143,7 @@ def from_json(record: object) -> Audit:
         Traceback (most recent call last):
         sfumato.errors.ConfigError: expected the record of an audit, format 1; found: format: Input should be 1; ...
     """
-    try:
-        found = _RECORD.validate_python(record)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in error.errors()]
-        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise ConfigError(
-            f"expected the record of an audit, format 1; found: {shown}; make one with audit.save('audit.json')"
-        ) from error
+    found = validate(_RECORD, record, "the record of an audit, format 1", "make one with audit.save('audit.json')")
     return Audit(
         title=found.title,
         target=found.target,
@@ -139,8 +159,85 @@ def from_json(record: object) -> Audit:
     )
 
 
-def _plain(value: object) -> object:
-    """Turn a value of a record into one that JSON has a form for."""
+def certificates_to_json(certificates: tuple[Certificate, ...]) -> dict[str, object]:
+    """Turn the certificates of a target into plain values that `json.dumps` takes."""
+    return {"certificates": plain(certificates)}
+
+
+def certificates_from_json(record: object) -> tuple[Certificate, ...]:
+    """Make certificates of the values that `certificates_to_json` returned.
+
+    Raises:
+        ConfigError: the record is not one of certificates.
+
+    Example:
+        >>> certificates_from_json(certificates_to_json(()))
+        ()
+    """
+    held = record["certificates"] if isinstance(record, Mapping) and "certificates" in record else record
+    return validate(_CERTIFICATES, held, "the certificates of a target", "remove the stage to measure them again")
+
+
+def findings_to_json(findings: Findings) -> dict[str, object]:
+    """Turn what one attack came to into plain values, as `to_json` does with an audit.
+
+    Args:
+        findings: the record.
+
+    Returns:
+        The keys `format` (1), `results`, `exhibits` and `hardware`.
+    """
+    record = _FindingsRecord(1, findings.results, tuple(_encode(exhibit) for exhibit in findings.exhibits), findings.hardware)
+    return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
+
+
+def findings_from_json(record: object) -> Findings:
+    """Make a record of the values that `findings_to_json` returned.
+
+    Args:
+        record: as `json.loads` gives it.
+
+    Raises:
+        ConfigError: it is another record, or one of its pictures cannot be decoded.
+
+    Example:
+        >>> findings_from_json(findings_to_json(Findings((), (), "cpu")))
+        Findings(results=(), exhibits=(), hardware='cpu')
+    """
+    found = validate(_FINDINGS, record, "the findings of an attack, format 1", "remove the stage to compute it again")
+    return Findings(found.results, tuple(_decode(pictures) for pictures in found.exhibits), found.hardware)
+
+
+def validate(form: TypeAdapter[_T], record: object, expected: str, advice: str) -> _T:
+    """Check the values of a record.
+
+    Args:
+        form: what it should be.
+        record: as `json.loads` gives it.
+        expected: what it should be, in words.
+        advice: what to do where it is something else.
+
+    Raises:
+        ConfigError: it is something else; the first faults are named.
+    """
+    try:
+        return form.validate_python(record)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in error.errors()]
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        raise ConfigError(f"expected {expected}; found: {shown}; {advice}") from error
+
+
+def plain(value: object) -> object:
+    """Turn a value of a record into one that JSON has a form for.
+
+    Args:
+        value: a value of a record, or a record.
+
+    Example:
+        >>> plain(Interval(0.5, 0.25, math.inf))
+        {'value': 0.5, 'low': 0.25, 'high': 'Infinity'}
+    """
     if isinstance(value, str):  # a file name may hold bytes that are not Unicode; readers of JSON refuse those
         return value.encode(errors="backslashreplace").decode()
     if value is None or isinstance(value, int):
@@ -148,12 +245,12 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    return _plain(str(value))
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    return plain(str(value))
 
 
 def _encode(exhibit: Exhibit) -> _PictureRecord:

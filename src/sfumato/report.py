@@ -15,19 +15,23 @@ Example:
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-
+from sfumato import markdown
+from sfumato.curve import NARROW, WIDE, Axis, draw, listing, trade_off
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_atomic
 from sfumato.gallery import galleries, sheets
+from sfumato.page import render
 from sfumato.record import from_json, to_json
-from sfumato.tables import ATTACK_COLUMNS, Row, attack_table, columns, table
-from sfumato.types import Audit
-from sfumato.verdict import verdict
+from sfumato.tables import ATTACK_COLUMNS, attack_table, columns, show_value, table
+from sfumato.types import Audit, Certificate
+from sfumato.verdict import closest, failure, refuted, verdict
+
+_ACCURACY = Axis("Accuracy", "%", ".1f", "higher is better")
+_ERROR = Axis("MSE of the strongest attack", better="higher hides more")
+_UNCERTIFIED = "no certificate; nothing is claimed about attacks that were not run."
 
 
 def save(audits: Sequence[Audit], path: str | Path) -> Path:
@@ -121,16 +125,48 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     names = columns(_some(audits))
     blocks = [
         "# What the features give away",
-        *(_escape(f"{name}: {audit.title}") for name, audit in zip(names, audits, strict=True)),
+        *(markdown.escape(f"{name}: {audit.title}") for name, audit in zip(names, audits, strict=True)),
     ]
-    blocks += map(_escape, verdict(audits))
-    blocks += ["## Headline numbers", _lines(["", *names], table(audits)), "## Every attack"]
+    blocks += map(markdown.escape, verdict(audits))
+    blocks += map(_warning, refuted(audits))
+    blocks += ["## Headline numbers", markdown.table(["", *names], table(audits)), "## Every attack"]
     for name, audit in zip(names, audits, strict=True):
-        blocks += [f"### {_escape(name)}", _lines(ATTACK_COLUMNS, attack_table(audit)) if audit.attacks else "No attack was run."]
-    blocks += ["## What was not tested", _items(_untested(audits)), "## How this was made"]
+        blocks += [
+            f"### {markdown.escape(name)}",
+            markdown.table(ATTACK_COLUMNS, attack_table(audit)) if audit.attacks else "No attack was run.",
+        ]
+    blocks += ["## What is certified"]
     for name, audit in zip(names, audits, strict=True):
-        blocks += [f"### {_escape(name)}", _items(_origin(audit))]
+        blocks += [f"### {markdown.escape(name)}", *_certified(audit)]
+    blocks += ["## What was not tested", markdown.items(_untested(audits)), "## How this was made"]
+    for name, audit in zip(names, audits, strict=True):
+        blocks += [f"### {markdown.escape(name)}", markdown.items(_origin(audit))]
     return "\n\n".join(blocks) + "\n"
+
+
+def _warning(sentence: str) -> str:
+    return f"**⚠ {markdown.escape(sentence)}**"
+
+
+def _certified(audit: Audit) -> list[str]:
+    """Return the paragraphs about an audit's certificates."""
+    blocks = []
+    for certificate in audit.certificates:
+        blocks += [
+            f"#### {markdown.escape(certificate.name.capitalize())}",
+            markdown.escape(f"{certificate.statement} {closest(audit, certificate)}"),
+        ]
+        blocks += map(_warning, filter(None, [failure(audit, certificate)]))
+        blocks += [
+            markdown.items(f"{name}: {number}" for name, number in _values(certificate)),
+            "It assumes:",
+            markdown.items(certificate.assumptions),
+        ]
+    return blocks or [_UNCERTIFIED.capitalize()]
+
+
+def _values(certificate: Certificate) -> list[tuple[str, str]]:
+    return [show_value(name, value) for name, value in certificate.values.items()]
 
 
 def _origin(audit: Audit) -> list[str]:
@@ -153,22 +189,8 @@ def _settings(audit: Audit) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def _items(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines) or "- The records do not say."
-
-
 def _untested(audits: Sequence[Audit]) -> list[str]:
     return list(dict.fromkeys(sentence for audit in audits for sentence in audit.untested))
-
-
-def _lines(headings: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [headings, ["---"] * len(headings), *((row.label, *row.cells) for row in rows)]
-    return "\n".join(f"| {' | '.join(cell if cell == '---' else _escape(cell) for cell in line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Escape what Markdown would read as markup; an underscore inside a word is none."""
-    return re.sub(r"([\\`*\[\]<>|&]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def to_html(audits: Sequence[Audit]) -> str:
@@ -189,14 +211,21 @@ def to_html(audits: Sequence[Audit]) -> str:
         sfumato.errors.ConfigError: expected one audit or several to report, got none; run an audit first
     """
     names = columns(_some(audits))
-    loader = jinja2.PackageLoader("sfumato")
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return pages.get_template("report.html.j2").render(
+    series = trade_off(names, audits) if len(audits) > 1 else []
+    certificates = [
+        [(one, closest(audit, one), failure(audit, one), _values(one)) for one in audit.certificates] for audit in audits
+    ]
+    return render(
+        "report.html.j2",
         names=names,
         audits=audits,
         verdict=verdict(audits),
+        refuted=refuted(audits),
+        drawings={name: draw(series, _ACCURACY, _ERROR, width=width) for name, width in (("wide", WIDE), ("narrow", NARROW))},
+        points=listing(series, _ACCURACY, _ERROR),
+        point_columns=("Series", "Point", _ACCURACY.title, _ERROR.title),
+        certificates=certificates,
+        uncertified=_UNCERTIFIED,
         headline=table(audits),
         galleries=galleries(names, audits),
         sheets=sheets(names, audits),

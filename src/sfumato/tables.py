@@ -24,6 +24,7 @@ ATTACK_COLUMNS = (
 )  # fmt: skip
 """The headings of `attack_table`: that of the label, then one for each cell."""
 
+_UNITS = ("nats", "bits")
 _SELECTIONS: Mapping[Selection, str] = {"only": "", "best": "best epoch", "last": "last epoch"}
 
 
@@ -65,8 +66,8 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         audits: one or several; `columns` gives the headings of their columns.
 
     Returns:
-        Accuracy; the strongest attack on pictures of inference time and its MSE, PSNR and SSIM, each with its 95 % interval; what
-        the target costs.
+        Accuracy; the strongest attack on pictures of inference time and its MSE, PSNR and SSIM, each with its 95 % interval; the
+        bits that a picture leaks at most, where that was certified; what the target costs.
 
     Example:
         >>> [row.label for row in table([])][:3]
@@ -78,12 +79,15 @@ def table(audits: Sequence[Audit]) -> list[Row]:
     def scored(cell: Callable[[AttackResult], str]) -> tuple[str, ...]:
         return tuple("not scored" if result is None else cell(result) for result in strongest)
 
+    bits = [_certified_bits(audit) for audit in audits]
+    certified = [Row("Certified leak", tuple(cell or "not certified" for cell in bits))] if any(bits) else []
     return [
-        Row("Accuracy", tuple(_accuracy(audit.accuracy) for audit in audits)),
-        Row("Strongest attack", scored(describe_attack)),
+        Row("Accuracy", tuple(show_interval(percent(audit.accuracy), ".1f", " %") for audit in audits)),
+        Row("Strongest attack", scored(describe_scored)),
         Row("MSE", scored(lambda result: show_interval(result.mse, "#.3g"))),
         Row("PSNR", scored(lambda result: show_interval(result.psnr, ".2f", " dB"))),
         Row("SSIM", scored(lambda result: show_interval(result.ssim, ".3f"))),
+        *certified,
         Row("Bytes sent per picture (float32)", tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)),
         Row("Head parameters", tuple(f"{target.head_parameters:,}" for target in targets)),
         Row("Head MACs", tuple(f"{target.head_macs:,}" for target in targets)),
@@ -126,8 +130,44 @@ def _count(count: int | None) -> str:
     return "not recorded" if count is None else f"{count:,}"
 
 
-def _accuracy(accuracy: Interval) -> str:
-    return show_interval(Interval(100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high), ".1f", " %")
+def _certified_bits(audit: Audit) -> str:
+    """Write the bound on what features tell of a picture, or "" where none was certified."""
+    for certificate in audit.certificates:
+        if "information_bits" in certificate.values:
+            if audit.beaten(certificate):
+                return "refuted (an attack got below its floor)"
+            return f"at most {show_value('information_bits', certificate.values['information_bits'])[1]} per picture"
+    return ""
+
+
+def percent(share: Interval) -> Interval:
+    """Return a share in [0, 1] as a percentage.
+
+    Example:
+        >>> percent(Interval(0.5, 0.25, 0.75))
+        Interval(value=50.0, low=25.0, high=75.0)
+    """
+    return Interval(100 * share.value, 100 * share.low, 100 * share.high)
+
+
+def show_value(name: str, value: float) -> tuple[str, str]:
+    """Write a number whose name may end in its unit.
+
+    Args:
+        name: words joined by underscores.
+        value: any float.
+
+    Returns:
+        The name in words, and the number with its unit.
+
+    Example:
+        >>> show_value("information_bits", 1234.5), show_value("noise_std", 0.025)
+        (('information', '1,234 bits'), ('noise std', '0.025'))
+    """
+    *words, unit = name.split("_")
+    form = ",.0f" if 1000 <= abs(value) < 1e15 else ".4g"
+    number = show_number(value, form)
+    return (" ".join(words), f"{number} {unit}") if words and unit in _UNITS else (name.replace("_", " "), number)
 
 
 def show_number(value: float, form: str) -> str:
@@ -185,3 +225,8 @@ def describe_attack(made: AttackResult | Exhibit) -> str:
     """
     name = made.name if isinstance(made, AttackResult) else made.attack
     return ", ".join(part for part in (name, _SELECTIONS[made.selection], f"seed {made.seed}") if part)
+
+
+def describe_scored(result: AttackResult) -> str:
+    """Name an attack with the weights, the seed and how many pictures it was scored on."""
+    return f"{describe_attack(result)} ({result.pictures:,} {'picture' if result.pictures == 1 else 'pictures'})"

@@ -209,6 +209,21 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What one attack came to with one seed.
+
+    Attributes:
+        results: one for each part and selection.
+        exhibits: pictures that the attack made, one exhibit for each result.
+        hardware: the device it ran on.
+    """
+
+    results: tuple[AttackResult, ...]
+    exhibits: tuple[Exhibit, ...]
+    hardware: str
+
+
+@dataclass(frozen=True)
 class TargetFacts:
     """What was attacked, and what it costs.
 
@@ -289,14 +304,15 @@ class Audit:
     certificates: tuple[Certificate, ...] = ()
 
     def beaten(self, certificate: Certificate) -> AttackResult | None:
-        """Return the strongest attack of any part whose error lies below a certificate's floor, or None where none does.
+        """Return the strongest attack on pictures of inference time whose error lies below a floor, or None where none does.
 
         An error is below when its whole 95 % interval is. Such an attack shows that an assumption of the certificate failed.
         """
         if certificate.floor is None:
             return None
-        below = [result for result in self.attacks if result.mse.high < certificate.floor]
-        return min(below, key=lambda result: result.mse.value, default=None)
+        # Training pictures do not count: of those the adversary may know more than how pictures are drawn.
+        result = self.strongest()
+        return result if result is not None and result.mse.high < certificate.floor else None
 
     def strongest(self, part: Part = "inference") -> AttackResult | None:
         """Return the result with the lowest MSE on a part, or None where nothing was scored there."""

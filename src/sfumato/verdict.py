@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sfumato.tables import columns, show_number
-from sfumato.types import AttackResult, Audit, Interval
+from sfumato.tables import columns, describe_attack, show_interval, show_number
+from sfumato.types import AttackResult, Audit, Certificate, Interval, Part
+
+_PICTURES: Mapping[Part, str] = {"inference": "pictures of inference time", "train": "training pictures"}
 
 
 def verdict(audits: Sequence[Audit]) -> list[str]:
@@ -34,6 +36,71 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
         if audit.data.fingerprint != audits[0].data.fingerprint:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
     return said
+
+
+def refuted(audits: Sequence[Audit]) -> list[str]:
+    """Say which certificates an attack has shown not to hold.
+
+    Args:
+        audits: one or several.
+
+    Returns:
+        A sentence for each certificate whose floor lies above the error of an attack.
+
+    Example:
+        >>> refuted([])
+        []
+    """
+    owners = [f" of “{name}”" for name in columns(audits)] if len(audits) > 1 else [""]
+    pairs = zip(owners, audits, strict=False)  # no audit at all has no owner either
+    return list(filter(None, (failure(audit, one, owner) for owner, audit in pairs for one in audit.certificates)))
+
+
+def failure(audit: Audit, certificate: Certificate, owner: str = "") -> str:
+    """Say which attack got below the floor of a certificate.
+
+    Args:
+        audit: holds the certificate and the attacks.
+        certificate: one of the audit's.
+        owner: whose certificate it is, such as " of “after”".
+
+    Returns:
+        A sentence, or "" where no attack did.
+    """
+    result = audit.beaten(certificate)
+    if result is None or certificate.floor is None:
+        return ""
+    return (
+        f"The assumption failed: {_scored(result)} reached "
+        f"MSE {show_interval(result.mse, '#.3g')}, below the floor {show_number(certificate.floor, '#.3g')} that the "
+        f"{certificate.name} certificate{owner} claims; do not rely on this certificate."
+    )
+
+
+def closest(audit: Audit, certificate: Certificate) -> str:
+    """Say how near the attacks of an audit came to the floor of a certificate.
+
+    Args:
+        audit: holds the certificate and the attacks.
+        certificate: one of the audit's.
+
+    Returns:
+        A sentence, or "" where there is no floor, or where an attack got below it (`failure` says so).
+    """
+    if certificate.floor is None or audit.beaten(certificate):
+        return ""
+    floor = f"its floor, MSE {show_number(certificate.floor, '#.3g')}"
+    result = audit.strongest()
+    if result is None:
+        return f"No attack was run against {floor}."
+    reached = f"the strongest, {_scored(result)}, reached {show_interval(result.mse, '#.3g')}"
+    if result.mse.value < certificate.floor:
+        return f"These pictures cannot tell whether an attack got below {floor}: {reached}."
+    return f"No attack of this audit got below {floor}: {reached}."
+
+
+def _scored(result: AttackResult) -> str:
+    return f"{describe_attack(result)}, on {result.pictures:,} {_PICTURES[result.part]}"
 
 
 def _alone(audit: Audit) -> str:
