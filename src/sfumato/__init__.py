@@ -12,7 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sfumato.attacks.features.averaging import Averaging
     from sfumato.attacks.features.decoder import Decoder
+    from sfumato.attacks.features.ensemble import Ensemble
+    from sfumato.attacks.features.gan import Gan
     from sfumato.attacks.features.likelihood import Likelihood
     from sfumato.attacks.features.mirror import Mirror
     from sfumato.audit import audit
@@ -22,9 +25,14 @@ if TYPE_CHECKING:
     from sfumato.data.partition import partition
     from sfumato.defenses.base import Defense
     from sfumato.defenses.bottleneck import Bottleneck
+    from sfumato.defenses.cem import CEM
     from sfumato.defenses.compose import Compose
+    from sfumato.defenses.distcorr import DistCorr
     from sfumato.defenses.dropout import Dropout
     from sfumato.defenses.noise import Noise
+    from sfumato.defenses.noise_arl import NoiseARL
+    from sfumato.defenses.noise_nopeek import NoiseNopeek
+    from sfumato.defenses.ressfl import ResSFL
     from sfumato.errors import SfumatoError
     from sfumato.models.resolve import build_model
     from sfumato.recipe import load_recipe
@@ -37,16 +45,24 @@ if TYPE_CHECKING:
 _HOME = {
     "Audit": "types",
     "Augment": "data.augment",
+    "Averaging": "attacks.features.averaging",
     "Bottleneck": "defenses.bottleneck",
+    "CEM": "defenses.cem",
     "Compose": "defenses.compose",
     "Data": "data.base",
     "Decoder": "attacks.features.decoder",
     "Defense": "defenses.base",
+    "DistCorr": "defenses.distcorr",
     "Dropout": "defenses.dropout",
+    "Ensemble": "attacks.features.ensemble",
+    "Gan": "attacks.features.gan",
     "Likelihood": "attacks.features.likelihood",
     "Mirror": "attacks.features.mirror",
     "Noise": "defenses.noise",
+    "NoiseARL": "defenses.noise_arl",
+    "NoiseNopeek": "defenses.noise_nopeek",
     "Optimizer": "settings",
+    "ResSFL": "defenses.ressfl",
     "Schedule": "settings",
     "SfumatoError": "errors",
     "Split": "split",
@@ -65,16 +81,24 @@ _HOME = {
 __all__ = [
     "Audit",
     "Augment",
+    "Averaging",
     "Bottleneck",
+    "CEM",
     "Compose",
     "Data",
     "Decoder",
     "Defense",
+    "DistCorr",
     "Dropout",
+    "Ensemble",
+    "Gan",
     "Likelihood",
     "Mirror",
     "Noise",
+    "NoiseARL",
+    "NoiseNopeek",
     "Optimizer",
+    "ResSFL",
     "Schedule",
     "SfumatoError",
     "Split",

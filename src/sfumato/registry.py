@@ -66,8 +66,15 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
     },
     "defenses": {
         "bottleneck": Entry("sfumato.defenses.bottleneck:Bottleneck", "few channels through the cut", "xia2025cem"),
+        "cem": Entry("sfumato.defenses.cem:CEM", "conditional entropy maximization; goes with any other", "xia2025cem"),
         "noise": Entry("sfumato.defenses.noise:Noise", "Gaussian or Laplace noise on z", "titcombe2021noise"),
         "dropout": Entry("sfumato.defenses.dropout:Dropout", "zeroes elements of z at random, deployed too", "he2020attacking"),
+        "distcorr": Entry("sfumato.defenses.distcorr:DistCorr", "distance correlation of x and z", "vepakomma2020nopeek"),
+        "noise_nopeek": Entry(
+            "sfumato.defenses.noise_nopeek:NoiseNopeek", "noise and distance correlation together", "titcombe2021noise"
+        ),
+        "ressfl": Entry("sfumato.defenses.ressfl:ResSFL", "trains against a decoder of its own", "li2022ressfl"),
+        "noise_arl": Entry("sfumato.defenses.noise_arl:NoiseARL", "the same, decoder behind the noise", "jeong2023noisy"),
     },
     "attacks": {
         "decoder": Entry("sfumato.attacks.features.decoder:Decoder", "learned inversion of z, black box", "xia2025cem"),
@@ -75,6 +82,9 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
             "sfumato.attacks.features.decoder:reference", "the same by the recipe of the CEM release", "xia2025cem"
         ),
         "mirror": Entry("sfumato.attacks.features.mirror:Mirror", "inverts the head layer by layer", "ding2024patrol"),
+        "gan": Entry("sfumato.attacks.features.gan:Gan", "a decoder that must also please a critic", "zhang2020secret"),
+        "ensemble": Entry("sfumato.attacks.features.ensemble:Ensemble", "the best of several decoders", "breiman1996bagging"),
+        "averaging": Entry("sfumato.attacks.features.averaging:Averaging", "averages several releases of each picture"),
         "mean": Entry("sfumato.attacks.features.mean:Mean", "answers with the mean picture: the floor to compare with"),
         "likelihood": Entry(
             "sfumato.attacks.features.likelihood:Likelihood", "optimizes x to match z, white box", "he2019inversion"

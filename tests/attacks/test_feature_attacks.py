@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sfumato as sf
 from sfumato import registry
-from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
+from sfumato.attacks.base import FeatureAttack, hold_out
 from sfumato.attacks.features.likelihood import total_variation
 from sfumato.attacks.features.regression import Fitting
 from sfumato.defenses.compose import Compose
@@ -19,12 +19,16 @@ from sfumato.errors import ConfigError, ModelError
 from sfumato.metrics import image
 from sfumato.target import FeaturesView, LabelsView, LogitsView, Target, WeightsView
 from sfumato.types import Reconstruction
+from toys import attacked, error, linear_target, mean_error
 
 QUICK = {"epochs": 2, "batch_size": 64}
 ROWS: dict[str, dict[str, object]] = {
     "decoder": {"blocks": 1, "channels": 8, "fitting": QUICK},
     "decoder-reference": {"blocks": 0, "channels": 4},
     "mirror": {"fitting": QUICK},
+    "gan": {"blocks": 0, "channels": 4, "fitting": QUICK, "epochs": 2, "batch_size": 64, "critic_channels": 4, "critic_steps": 3},
+    "ensemble": {"residual": [[0, 4]], "fitting": QUICK},
+    "averaging": {"releases": 3, "blocks": 0, "channels": 4, "fitting": QUICK},
     "likelihood": {"steps": 5, "pictures": 6},
     "mean": {},
 }
@@ -34,24 +38,6 @@ def made(name: str) -> FeatureAttack:
     attack = registry.create("attacks", name, ROWS[name])
     assert isinstance(attack, FeatureAttack)
     return attack
-
-
-def attacked(attack: FeatureAttack, target: Target, data: sf.Data, seed: int = 0) -> Attacked:
-    x = data.part("test").read(torch.arange(8)) / 255
-    with torch.no_grad():
-        z = target.eval().features(x, torch.Generator().manual_seed(seed))
-    return attack(target, data.part("auxiliary"), {"inference": z}, seed=seed)
-
-
-def error(attack: FeatureAttack, target: Target, data: sf.Data) -> float:
-    found = attacked(attack, target, data).reconstructions["inference"][0].x_hat
-    return image.mse(found, data.part("test").read(torch.arange(len(found))) / 255).mean().item()
-
-
-def mean_error(data: sf.Data) -> float:
-    """What an adversary reaches that sees nothing: it answers with the mean picture."""
-    train, test = (data.part(name).read(torch.arange(40)) / 255 for name in ("train", "test"))
-    return image.mse(train.mean(0).expand_as(test), test).mean().item()
 
 
 def test_every_attack_has_a_row() -> None:
@@ -83,13 +69,6 @@ class TestEveryAttack:
         attacked(made(name), target, blobs)
         assert not target.training
         assert all(parameter.grad is None for parameter in target.parameters())
-
-
-def linear_target() -> Target:
-    """A head that mixes the pixels by an orthogonal matrix: its inverse is known, and nothing is lost."""
-    mix = nn.Linear(64, 64, bias=False)
-    mix.weight.data = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).Q
-    return Target(sf.Split(nn.Sequential(nn.Flatten(), mix), nn.Linear(64, 2)), Compose())
 
 
 def test_the_likelihood_attack_inverts_a_linear_head_exactly(blobs: sf.Data) -> None:

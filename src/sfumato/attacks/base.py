@@ -72,6 +72,11 @@ class FeatureAttack(ABC):
         """How many pictures of each part are attacked; None is all that the audit scores."""
         return None
 
+    @property
+    def releases(self) -> int:
+        """How many releases of each picture the adversary sees."""
+        return 1
+
     def fit(self, adversary: Adversary) -> None:
         """Learn from the adversary's own pictures. Run with gradient, inside the attack's ambient stream."""
 
@@ -81,7 +86,7 @@ class FeatureAttack(ABC):
 
         Args:
             adversary: what the adversary has.
-            z: released features, (N, ...), on the device of the target.
+            z: released features, (N, ...), on the device of the target; (N, releases, ...) where `releases` is above 1.
         """
 
     @final
@@ -93,7 +98,8 @@ class FeatureAttack(ABC):
         Args:
             target: as deployed; its weights and modes are left as they are found.
             auxiliary: the adversary's own pictures, divided by `hold_out`.
-            victims: released features by part, (N, ...); not counted as the adversary's queries.
+            victims: released features by part, (N, ...), or (N, releases, ...) for an attack that sees several releases of each
+                picture; not counted as the adversary's queries.
             seed: of everything random.
             watch: told of the progress.
 

@@ -75,8 +75,7 @@ class ResidualDecoder(nn.Module):
     ) -> None:
         super().__init__()
         _check_shapes(feature_shape, image_shape)
-        if blocks < 0 or channels < 1:
-            raise ConfigError(f"blocks must be >= 0 and channels >= 1, got {blocks} and {channels}; the paper has 8 and 64")
+        check_size(blocks, channels)
         colors, height, width = image_shape
         grid = grid_shape(feature_shape) or (channels, math.ceil(height / 8), math.ceil(width / 8))
         doublings = max(0, math.ceil(math.log2(max(height / grid[1], width / grid[2]))))
@@ -150,6 +149,23 @@ class MirrorDecoder(nn.Module):
         """
         out: Tensor = self.layers(z)
         return out
+
+
+def check_size(blocks: int, channels: int) -> None:
+    """Refuse a size that no `ResidualDecoder` can have.
+
+    Args:
+        blocks: residual blocks between the first and the last.
+        channels: of those blocks.
+
+    Raises:
+        ConfigError: blocks is negative or channels is not positive.
+
+    Example:
+        >>> check_size(8, 64)
+    """
+    if blocks < 0 or channels < 1:
+        raise ConfigError(f"blocks must be >= 0 and channels >= 1, got {blocks} and {channels}; the paper has 8 and 64")
 
 
 def _check_shapes(feature_shape: Sequence[int], image_shape: Sequence[int]) -> None:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sfumato.attacks.base import Adversary, FeatureAttack
-from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter
-from sfumato.errors import ConfigError
-from sfumato.models.inverter import ResidualDecoder
+from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter, record
+from sfumato.models.inverter import ResidualDecoder, check_size
 from sfumato.types import Reconstruction
 
 
@@ -43,17 +42,14 @@ class Decoder(FeatureAttack):
     fitting: Fitting = field(default_factory=Fitting)
 
     def __post_init__(self) -> None:
-        if self.blocks < 0 or self.channels < 1:
-            raise ConfigError(
-                f"blocks must be >= 0 and channels >= 1, got {self.blocks} and {self.channels}; 8 and 64 are the paper's"
-            )
+        check_size(self.blocks, self.channels)
         self._inverters = Inverters({})
 
     def fit(self, adversary: Adversary) -> None:
         """Train the decoder."""
-        recording = adversary.view.record(adversary.auxiliary)
-        network = ResidualDecoder(recording.feature_shape, adversary.image_shape, blocks=self.blocks, channels=self.channels)
-        self._inverters = fit_inverter(network, adversary, recording, self.fitting)
+        recordings = record(adversary)
+        network = ResidualDecoder(recordings.feature_shape, adversary.image_shape, blocks=self.blocks, channels=self.channels)
+        self._inverters = fit_inverter(network, adversary, recordings, self.fitting)
 
     def reconstruct(self, adversary: Adversary, z: Tensor) -> tuple[Reconstruction, ...]:
         """Return what the decoder makes of z, with the best weights and with the last."""

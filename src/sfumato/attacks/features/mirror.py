@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sfumato.attacks.base import Adversary, FeatureAttack
-from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter
+from sfumato.attacks.features.regression import Fitting, Inverters, fit_inverter, record
 from sfumato.models.inverter import MirrorDecoder
 from sfumato.types import Reconstruction
 
@@ -40,7 +40,7 @@ class Mirror(FeatureAttack):
     def fit(self, adversary: Adversary) -> None:
         """Train the mirrored network."""
         network = MirrorDecoder(adversary.view.layers(adversary.image_shape), adversary.image_shape)
-        self._inverters = fit_inverter(network, adversary, adversary.view.record(adversary.auxiliary), self.fitting)
+        self._inverters = fit_inverter(network, adversary, record(adversary), self.fitting)
 
     def reconstruct(self, adversary: Adversary, z: Tensor) -> tuple[Reconstruction, ...]:
         """Return what the mirrored network makes of z, with the best weights and with the last."""

@@ -22,13 +22,12 @@ from torch import Tensor, nn
 
 from sfumato.arguments import require_choice
 from sfumato.attacks.base import Adversary
-from sfumato.data.base import Pictures
-from sfumato.data.loader import as_images, divide, shuffled
+from sfumato.data.loader import divide, shuffled
 from sfumato.errors import ConfigError
 from sfumato.metrics.image import mse
 from sfumato.seeds import generator
 from sfumato.target import BATCH, Recording
-from sfumato.types import Reconstruction, Selection
+from sfumato.types import Reconstruction, Selection, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,49 +94,125 @@ class Inverters:
         )
 
 
-def fit_inverter(network: nn.Module, adversary: Adversary, recording: Recording, fitting: Fitting) -> Inverters:
+@dataclass(frozen=True)
+class Recordings:
+    """What a target releases for an adversary's own pictures.
+
+    Attributes:
+        fitted: for those that it trains on.
+        held_out: for those that it chooses by.
+    """
+
+    fitted: Recording
+    held_out: Recording
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of z for one picture."""
+        return self.fitted.feature_shape
+
+
+def record(adversary: Adversary, releases: int = 1) -> Recordings:
+    """Record what a target releases for an adversary's own pictures.
+
+    Args:
+        adversary: what the adversary has.
+        releases: how often each picture is asked about at every draw; the answers are averaged.
+    """
+    view = adversary.view
+    return Recordings(view.record(adversary.auxiliary, releases), view.record(adversary.held_out, releases))
+
+
+class Choice:
+    """The weights of a network that did best so far on held-out pictures.
+
+    Args:
+        network: takes z, (N, ...), and returns pictures, (N, C, H, W), [0, 1]; it goes on learning elsewhere.
+        held_out: the releases of the pictures to choose by.
+
+    Attributes:
+        lowest: the mean squared error of the best weights; infinite before the first look.
+    """
+
+    def __init__(self, network: nn.Module, held_out: Recording) -> None:
+        self._network = network
+        self._held_out = held_out
+        self._best = copy.deepcopy(network.state_dict())
+        self.lowest = math.inf
+
+    @torch.no_grad()
+    def look(self) -> float:
+        """Return the mean squared error of the network as it is, in eval mode; where it is the lowest, keep the weights."""
+        self._network.eval()
+        errors = []
+        for index in torch.arange(len(self._held_out)).split(BATCH):
+            z, x = self._held_out.pairs(index)
+            errors.append(mse(self._network(z), x))
+        error = torch.cat(errors).mean().item()
+        if error < self.lowest:
+            self._best, self.lowest = copy.deepcopy(self._network.state_dict()), error
+        return error
+
+    def made(self) -> Inverters:
+        """Return the network with the best weights and with those that it has, in eval mode."""
+        self._network.eval()
+        chosen = copy.deepcopy(self._network)
+        chosen.load_state_dict(self._best)
+        return Inverters({"best": chosen, "last": self._network})
+
+
+def fit_inverter(network: nn.Module, adversary: Adversary, recordings: Recordings, fitting: Fitting) -> Inverters:
     """Train an image decoder on an adversary's own pictures.
 
     Args:
         network: takes z, (N, ...), and returns pictures, (N, C, H, W), [0, 1]; trained in place.
         adversary: what the adversary has.
-        recording: the releases of its auxiliary pictures.
+        recordings: what the target releases for its pictures.
         fitting: how to train.
 
     Returns:
         The decoders, in eval mode.
     """
-    # The layout that convolutions like: on the CPU of the benchmark an epoch takes less than half the time in it.
-    network.to(adversary.view.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures, held_out = adversary.auxiliary, adversary.held_out
-    choosing = adversary.view.record(held_out)
+    place(network, adversary)
     optimizer = torch.optim.Adam(network.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
-    best, lowest, since = copy.deepcopy(network.state_dict()), math.inf, 0
+    choice, since = Choice(network, recordings.held_out), 0
     for epoch in range(fitting.epochs):
-        order = shuffled(len(pictures), generator(adversary.seed, "fit", epoch))
-        _train_epoch(network, optimizer, recording, pictures, order, epoch, fitting)
-        error = _error(network, choosing, held_out)
+        order = shuffled(len(recordings.fitted), generator(adversary.seed, "fit", epoch))
+        _train_epoch(network, optimizer, recordings.fitted, order, epoch, fitting)
+        lowest, error = choice.lowest, choice.look()
         since = 0 if error < 0.999 * lowest or epoch < fitting.epochs / 5 else since + 1
-        if error < lowest:
-            best, lowest = copy.deepcopy(network.state_dict()), error
         settled = 0 < fitting.patience <= since
         adversary.watch(fitting.epochs if settled else epoch + 1, fitting.epochs)
         if settled:
             break
-    network.eval()
-    chosen = copy.deepcopy(network)
-    chosen.load_state_dict(best)
-    return Inverters({"best": chosen, "last": network})
+    return choice.made()
+
+
+def place(network: nn.Module, adversary: Adversary) -> None:
+    """Move a network to where the target computes, in the layout that convolutions like.
+
+    On the CPU of the benchmark an epoch takes less than half the time in it.
+    """
+    network.to(adversary.view.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def share(watch: Watch, before: int, total: int) -> Watch:
+    """Return a watch for one of several networks that are trained in turn.
+
+    Args:
+        watch: told of all of them.
+        before: the epochs of those trained already.
+        total: the epochs of all.
+
+    Example:
+        >>> share(lambda done, total: print(done, "of", total), 20, 40)(5, 20)
+        25 of 40
+    """
+    return lambda done, _: watch(before + done, total)
 
 
 def _train_epoch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recording: Recording,
-    pictures: Pictures,
-    order: Tensor,
-    epoch: int,
-    fitting: Fitting,
+    network: nn.Module, optimizer: torch.optim.Optimizer, recording: Recording, order: Tensor, epoch: int, fitting: Fitting
 ) -> None:
     """Make one pass over the pictures at `order`."""
     network.train()
@@ -145,19 +220,8 @@ def _train_epoch(
     for step, index in enumerate(parts):
         for group in optimizer.param_groups:
             group["lr"] = fitting.rate(epoch + step / len(parts))
-        z = recording.draw(index)
-        loss = F.mse_loss(network(z), as_images(pictures.read(index), z.device))
+        z, x = recording.pairs(index)
+        loss = F.mse_loss(network(z), x)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-
-
-@torch.no_grad()
-def _error(network: nn.Module, recording: Recording, pictures: Pictures) -> float:
-    """Return the mean squared error on pictures."""
-    network.eval()
-    errors = []
-    for index in torch.arange(len(pictures)).split(BATCH):
-        z = recording.draw(index)
-        errors.append(mse(network(z), as_images(pictures.read(index), z.device)))
-    return torch.cat(errors).mean().item()
