@@ -172,15 +172,53 @@ def test_an_audit_of_nothing_is_refused(
         sf.audit(small_split, blobs, attacks=attacks, pictures=pictures)
 
 
+def test_a_target_with_gaussian_noise_is_certified_and_another_says_that_it_is_not(small_split: sf.Split, blobs: sf.Data) -> None:
+    unbounded = "every other adversary: no certificate is known for a release that is not features with Gaussian noise added"
+    for defenses, names in (([sf.Noise(sigma=0.1)], ["entropy", "fisher"]), ([sf.Dropout(p=0.1)], []), ([], [])):
+        made = sf.audit(Target(small_split, sf.Compose(*defenses)), blobs, attacks=[QUICK], pictures=8)
+        assert [certificate.name for certificate in made.certificates] == names
+        assert (unbounded in made.untested) == (not names)
+
+
+def test_the_entropy_of_the_pictures_turns_bits_into_a_floor(small_split: sf.Split, blobs: sf.Data) -> None:
+    target = Target(small_split, sf.Compose(sf.Noise(sigma=0.1)))
+    for given, floored in ((None, False), (-80.0, True), ("estimate", True)):
+        made = sf.audit(target, blobs, attacks=[QUICK], pictures=8, entropy_of_x=given)  # type: ignore[arg-type]
+        assert (made.certificates[0].floor is not None) == floored
+
+
+def test_an_attack_that_averages_can_refute_what_is_certified_for_one_release(blobs: sf.Data) -> None:
+    """The floor for one release of an identity head is its noise; 64 releases get under it, and the audit says so."""
+    head = sf.Split(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+    target = Target(head, sf.Compose(sf.Noise(sigma=0.2)))
+    averaging = sf.Averaging(releases=64, blocks=0, channels=8, fitting=Fitting(epochs=20, batch_size=32, patience=0))
+    made = sf.audit(target, blobs, attacks=[averaging], pictures=40)
+    fisher = made.certificates[1]
+    assert fisher.floor == pytest.approx(0.04, rel=1e-3)
+    assert made.beaten(fisher) is made.strongest()
+    assert made.beaten(made.certificates[0]) is None
+
+
 @pytest.mark.gpu
 def test_everything_runs_on_cuda(small_split: sf.Split, blobs: sf.Data) -> None:
     settings = sf.Train(epochs=2, batch_size=32, augment=sf.Augment(crop=1))
     target = sf.harden(
         small_split.to("cuda"),
         blobs,
-        defenses=[sf.Bottleneck(channels=2), sf.Noise(sigma=0.1), sf.Dropout(p=0.1)],
+        defenses=[
+            sf.Bottleneck(channels=2),
+            sf.CEM(),
+            sf.DistCorr(weight=0.1),
+            sf.Noise(sigma=0.1),
+            sf.ResSFL(pretrain=1, blocks=0, channels=4),
+            sf.NoiseARL(sigma=0.1, blocks=0, channels=4),
+        ],
         train=settings,
     )
-    made = sf.audit(target, blobs, attacks=[QUICK, sf.Mirror(fitting=Fitting(epochs=2)), sf.Likelihood(steps=3)])
+    quick = Fitting(epochs=2)
+    gan = sf.Gan(blocks=0, channels=4, critic_channels=4, critic_steps=2, batch_size=32, epochs=2, fitting=quick)
+    averaging = sf.Averaging(releases=4, blocks=0, channels=4, fitting=quick)
+    made = sf.audit(target, blobs, attacks=[QUICK, sf.Mirror(fitting=quick), sf.Likelihood(steps=3), gan, averaging])
+    assert [certificate.name for certificate in made.certificates] == ["entropy", "fisher"]
     assert target.device.type == "cuda"
     assert made.accuracy.value > 0.5

@@ -206,7 +206,7 @@ def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(
 
     monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: pytest.fail("trained again"))
     with monkeypatch.context() as also:
-        also.setattr("sfumato.pipeline.audit", lambda *_, **__: pytest.fail("attacked again"))
+        also.setattr("sfumato.pipeline.run_attack", lambda *_, **__: pytest.fail("attacked again"))
         assert sfumato_("audit", recipe)[:2] == first[:2]
     write_recipe(more='[[attacks]]\nname = "likelihood"\nsteps = 2\n')
     assert sfumato_("audit", recipe).status == 0
@@ -429,7 +429,7 @@ def test_no_write_that_fails_leaves_half_a_run(
         assert not Path("runs/tiny").exists()
         assert [*place.rglob("*.part")] == []
         shutil.rmtree("runs")
-    assert writes == 12
+    assert writes == 15
     assert Path("runs/tiny/report.html").exists()
 
 

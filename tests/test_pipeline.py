@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sfumato.train
+from sfumato.audit import audit, run_attack
 from sfumato.data.base import Data, Reading
 from sfumato.errors import ConfigError, StorageError, WeightsError
 from sfumato.files import read_tensors, write_tensors
@@ -18,6 +19,7 @@ from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.store import Store
 from sfumato.target import Target
+from sfumato.types import AttackResult, Findings
 
 RECIPE = """
 [data]
@@ -89,6 +91,92 @@ def test_every_seed_of_the_recipe_is_attacked(workplace: Workplace, blobs: Data)
     assert len(alone.attacks) == len(second)
 
 
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Note which attacks are run, with which seed."""
+    runs: list[tuple[str, int]] = []
+
+    def noted(name: str, *args: object, seed: int, **rest: object) -> Findings:
+        runs.append((name, seed))
+        return run_attack(name, *args, seed=seed, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sfumato.pipeline.run_attack", noted)
+    return runs
+
+
+def test_what_is_added_to_a_recipe_is_all_that_is_computed(
+    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = ran(monkeypatch)
+    first, _ = audit_recipe(recipe(), blobs, workplace)
+    assert runs == [("decoder", 0)]
+    audit_recipe(recipe("pictures = 8", "pictures = 8\nseeds = [0, 1]"), blobs, workplace)
+    assert runs == [("decoder", 0), ("decoder", 1)]
+    more, _ = audit_recipe(recipe("[audit]", '[[attacks]]\nname = "mean"\n[audit]'), blobs, workplace)
+    assert runs == [("decoder", 0), ("decoder", 1), ("mean", 0)]
+    assert [result.mse for result in more.attacks if result.name == "decoder"] == [result.mse for result in first.attacks]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("pictures = 8", "pictures = 7"), ("channels = 4", "channels = 5"), ('name = "decoder"', 'name = "decoder"\nlabel = "own"')],
+)
+def test_what_changes_the_numbers_of_an_attack_runs_it_again(
+    old: str, new: str, workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit_recipe(recipe(), blobs, workplace)
+    runs = ran(monkeypatch)
+    audit_recipe(recipe(old, new), blobs, workplace)
+    assert len(runs) == 1
+
+
+def test_an_adversary_with_other_pictures_attacks_the_same_target_anew(
+    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sfumato.data.partition import partition
+
+    audit_recipe(recipe(), blobs, workplace)
+    runs = ran(monkeypatch)
+    monkeypatch.setattr("sfumato.pipeline.fit", None)  # training again would fail
+    audit_recipe(recipe(), partition(blobs, auxiliary="test"), workplace)
+    assert runs == [("decoder", 0)]
+
+
+def test_an_audit_of_stages_is_the_audit_of_its_target(workplace: Workplace, blobs: Data) -> None:
+    wanted = recipe("pictures = 8", "pictures = 8\nseeds = [1, 2]")
+    for _ in ("computed", "found"):
+        made, _ = audit_recipe(wanted, blobs, workplace, title="tiny")
+        target, _ = train_recipe(wanted, blobs, workplace)
+        whole = audit(target, blobs, attacks=wanted.attacks, seeds=[1, 2], pictures=8, title="tiny")
+
+        def still(result: AttackResult) -> AttackResult:
+            return dataclasses.replace(result, seconds=0.0, settings={})
+
+        assert [still(result) for result in made.attacks] == [still(result) for result in whole.attacks]
+        assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(made.exhibits, whole.exhibits, strict=True))
+        assert (made.accuracy, made.target, made.data, made.seeds) == (whole.accuracy, whole.target, whole.data, whole.seeds)
+        assert (made.untested, made.hardware) == (whole.untested, whole.hardware)
+
+
+def test_certificates_are_measured_once(workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = recipe('[train]', '[[defenses]]\nname = "noise"\nsigma = 0.1\n[train]')
+    first, _ = audit_recipe(asked, blobs, workplace)
+    assert [certificate.name for certificate in first.certificates] == ["entropy", "fisher"]
+    monkeypatch.setattr("sfumato.pipeline.certify", lambda *_, **__: pytest.fail("measured again"))
+    assert audit_recipe(asked, blobs, workplace)[0].certificates == first.certificates
+    monkeypatch.undo()
+    given = parse_recipe(asked.text + "entropy_of_x = 100.0\n", name="tiny")
+    assert audit_recipe(given, blobs, workplace)[0].certificates[0].values["entropy_of_x_nats"] == 100.0
+
+
+def test_findings_that_cannot_be_read_are_named(workplace: Workplace, blobs: Data) -> None:
+    audit_recipe(recipe(), blobs, workplace)
+    (record,) = workplace.store.root.glob("stages/attack-*/findings.json")
+    for content in ("{", "{}"):
+        record.write_text(content)
+        with pytest.raises(StorageError, match=f"cannot read {record}: .*; remove {record.parent} to compute it again"):
+            audit_recipe(recipe(), blobs, workplace)
+
+
 def test_a_target_starts_from_the_weights_of_the_recipe(workplace: Workplace, blobs: Data, tmp_path: Path) -> None:
     start = write_tensors(
         tmp_path / "start.safetensors", build_model("lenet5", classes=2, shape=blobs.shape, seed=9).state_dict()
@@ -146,7 +234,7 @@ def test_an_audit_that_is_found_tells_of_the_data_of_today(workplace: Workplace,
     assert first.data.skipped == ()
     place, news = told(workplace)
     again, _ = audit_recipe(recipe(), dataclasses.replace(blobs, name="renamed", skipped=("a.png",)), place, title="mine")
-    assert news == [("train tiny (found)", 1, 1), ("audit tiny (found)", 1, 1)]
+    assert news == [("train tiny (found)", 1, 1), ("decoder on tiny (found)", 1, 1)]
     assert (again.title, again.data.name, again.data.skipped) == ("mine", "renamed", ("a.png",))
     assert again.attacks == first.attacks
 

@@ -74,7 +74,7 @@ def test_the_commands_are_those_of_the_command_line() -> None:
 
     told = set(re.findall(r"^\| `sfumato (\w+)", README, re.MULTILINE))
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert told == known
+    assert told == known | {group.name for group in app.registered_groups}
 
 
 def test_the_tables_name_every_attack_defense_and_extra() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 
 from example_audits import assert_same, audit, audits, pixels, result
 from sfumato.errors import ConfigError
-from sfumato.record import from_json, to_json
-from sfumato.types import Audit, Exhibit, Interval
+from sfumato.record import findings_from_json, findings_to_json, from_json, to_json
+from sfumato.types import Audit, Exhibit, Findings, Interval
 
 
 @given(audits)
@@ -21,6 +22,15 @@ from sfumato.types import Audit, Exhibit, Interval
 def test_json_comes_back_exactly(written: Audit) -> None:
     text = json.dumps(to_json(written), allow_nan=False)
     assert_same(from_json(json.loads(text)), written)
+
+
+@given(audits)
+@settings(max_examples=20, deadline=None)
+def test_what_one_attack_came_to_comes_back_exactly(written: Audit) -> None:
+    findings = Findings(written.attacks, written.exhibits, written.hardware)
+    read = findings_from_json(json.loads(json.dumps(findings_to_json(findings), allow_nan=False)))
+    assert read.hardware == findings.hardware
+    assert_same(replace(written, attacks=read.results, exhibits=read.exhibits), written)
 
 
 def test_json_has_the_keys_that_others_read() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato import registry
+from sfumato.analysis.certify import EntropyOfX, certify
 from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
 from sfumato.data.base import Data, Pictures
 from sfumato.data.loader import as_images, shuffled
@@ -24,18 +25,21 @@ from sfumato.metrics.utility import hits
 from sfumato.modules import eval_mode
 from sfumato.seeds import generator
 from sfumato.split import Split, bytes_per_picture, cost
-from sfumato.target import Target, released
+from sfumato.target import BATCH, FeaturesView, Target, released
 from sfumato.types import (
     AttackResult,
     Audit,
+    Certificate,
     DataFacts,
     Exhibit,
+    Findings,
     Images,
     Interval,
     NamedWatch,
     Part,
     Reconstruction,
     TargetFacts,
+    Watch,
     told_as,
 )
 
@@ -45,8 +49,9 @@ SHOWN = 12
 _NOT_THIS_SURFACE = (
     "the weights: whether training pictures can be recovered from the released classifier (model inversion)",
     "the predictions: whether membership in the training set shows in the answers (membership inference)",
-    "repeated releases of the same picture: noise averages out when a device sends one picture many times",
 )
+_UNBOUNDED = "every other adversary: no certificate is known for a release that is not features with Gaussian noise added"
+_REPEATED = "repeated releases of the same picture: noise averages out when a device sends one picture many times"
 
 
 def audit(
@@ -57,6 +62,7 @@ def audit(
     seed: int = 0,
     seeds: Sequence[int] | None = None,
     pictures: int = 1000,
+    entropy_of_x: EntropyOfX = None,
     title: str = "",
     watch: NamedWatch | None = None,
 ) -> Audit:
@@ -69,6 +75,7 @@ def audit(
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.
         pictures: how many of each part are scored, at most.
+        entropy_of_x: H(x) for the certificates, in nats for one picture; "estimate" takes that of a Gaussian, None leaves it out.
         title: a line for people; model and cut where empty.
         watch: told of the progress.
 
@@ -87,34 +94,120 @@ def audit(
         >>> [(result.name, result.part) for result in found.attacks]
         [('likelihood', 'train'), ('likelihood', 'inference')]
     """
-    if pictures < 1:
-        raise ConfigError(f"pictures must be at least 1, got {pictures}; 1000 is the default")
     named, seeds = _named(attacks), tuple(seeds if seeds is not None else (seed,))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
     made = target if isinstance(target, Target) else Target(target, Compose())
-    parts: dict[Part, Pictures] = {"train": hold_out(data.part("auxiliary"))[0], "inference": data.part("inference")}
-    scored = {part: _sample(some, pictures, seeds[0]) for part, some in parts.items()}
-    results: list[AttackResult] = []
-    shown = [Exhibit(part, some.read(torch.arange(min(SHOWN, len(some)))).cpu()) for part, some in scored.items()]
-    for one in seeds:
-        victims = {part: _sent(made, some, one) for part, some in scored.items()}
-        for name, attack in named.items():
-            attacked = attack(made, data.part("auxiliary"), victims, seed=one, watch=told_as(watch, name))
-            more, look = _scored(name, attack, attacked, scored, one)
-            results += more
-            shown += look
-    return Audit(
-        title=title or f"{made.split.name} cut at {made.split.at}",
-        target=facts(made, data),
-        data=_data_facts(data),
-        accuracy=accuracy(made, data.part("test"), seeds[0]),
-        attacks=tuple(results),
-        exhibits=tuple(shown),
-        untested=_untested(named, seeds),
+    scored = sample(data, pictures, seeds[0])
+    findings = [
+        run_attack(name, attack, made, data, scored, seed=one, watch=told_as(watch, name))
+        for one in seeds
+        for name, attack in named.items()
+    ]
+    return assemble_audit(
+        made,
+        data,
+        attacks=named,
+        scored=scored,
+        findings=findings,
         seeds=seeds,
+        reached=accuracy(made, data.part("test"), seeds[0]),
+        certificates=certify(made, data, entropy_of_x=entropy_of_x, seed=seeds[0]),
+        title=title,
+    )
+
+
+def sample(data: Data, pictures: int, seed: int) -> dict[Part, Pictures]:
+    """Draw the pictures that are scored.
+
+    Args:
+        data: `auxiliary` is the adversary's; the part that it trains on is drawn from, and `inference`.
+        pictures: how many of each part, at most.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: pictures is not positive, or a part is empty.
+    """
+    if pictures < 1:
+        raise ConfigError(f"pictures must be at least 1, got {pictures}; 1000 is the default")
+    parts: dict[Part, Pictures] = {"train": hold_out(data.part("auxiliary"))[0], "inference": data.part("inference")}
+    return {part: _sample(some, pictures, seed) for part, some in parts.items()}
+
+
+def run_attack(
+    name: str,
+    attack: FeatureAttack,
+    target: Target,
+    data: Data,
+    scored: Mapping[Part, Pictures],
+    *,
+    seed: int,
+    watch: Watch | None = None,
+) -> Findings:
+    """Run one attack with one seed, and measure what it recovers.
+
+    Args:
+        name: that it gets in the report.
+        attack: the attack.
+        target: a trained target.
+        data: the pictures; `auxiliary` is the adversary's.
+        scored: the pictures to recover, as `sample` draws them.
+        seed: of everything random.
+        watch: told of the progress.
+
+    Example:
+        >>> import sfumato as sf
+        >>> from sfumato.target import Target
+        >>> data = sf.load_data((torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
+        >>> split = sf.split(sf.build_model("lenet5", classes=2, shape=(1, 8, 8)), at="c1")
+        >>> blind = sf.Likelihood(steps=1)
+        >>> found = run_attack("blind", blind, Target(split, sf.Compose()), data, sample(data, 4, 0), seed=0)
+        >>> [(result.part, result.pictures) for result in found.results]
+        [('train', 4), ('inference', 4)]
+    """
+    victims = {part: _sent(target, some, seed, attack.releases) for part, some in scored.items()}
+    attacked = attack(target, data.part("auxiliary"), victims, seed=seed, watch=watch)
+    return _scored(name, attack, attacked, scored, seed, hardware(target.device))
+
+
+def assemble_audit(
+    target: Target,
+    data: Data,
+    *,
+    attacks: Mapping[str, FeatureAttack],
+    scored: Mapping[Part, Pictures],
+    findings: Sequence[Findings],
+    seeds: Sequence[int],
+    reached: Interval,
+    certificates: tuple[Certificate, ...] = (),
+    title: str = "",
+) -> Audit:
+    """Put together an audit of what each of its attacks came to.
+
+    Args:
+        target: the target.
+        data: its pictures.
+        attacks: those that were run, by name.
+        scored: the pictures that were scored.
+        findings: of each attack with each seed.
+        seeds: of the attacks.
+        reached: the target's accuracy.
+        certificates: of the target.
+        title: a line for people; model and cut where empty.
+    """
+    sent = [Exhibit(part, some.read(torch.arange(min(SHOWN, len(some)))).cpu()) for part, some in scored.items()]
+    return Audit(
+        title=title or f"{target.split.name} cut at {target.split.at}",
+        target=facts(target, data),
+        data=data_facts(data),
+        accuracy=reached,
+        attacks=tuple(result for found in findings for result in found.results),
+        exhibits=(*sent, *(exhibit for found in findings for exhibit in found.exhibits)),
+        untested=_untested(attacks, seeds, certificates),
+        seeds=tuple(seeds),
         versions=versions(),
-        hardware=hardware(made.device),
+        hardware="; ".join(dict.fromkeys(found.hardware for found in findings)),
+        certificates=certificates,
     )
 
 
@@ -184,10 +277,12 @@ def _sample(pictures: Pictures, count: int, seed: int) -> Pictures:
     return pictures.subset(shuffled(len(pictures), generator(seed, "scored"))[:count])
 
 
-def _sent(target: Target, pictures: Pictures, seed: int) -> Tensor:
-    """Return what users send for pictures, once each."""
-    stream = generator(seed, "sent", device=target.device)
-    return torch.cat([z for z, _ in released(target, pictures.to(target.device), stream)])
+def _sent(target: Target, pictures: Pictures, seed: int, releases: int) -> Tensor:
+    """Return what users send for pictures: once each, (N, ...), or several times, (N, releases, ...); the first is the same."""
+    device = FeaturesView(target, generator(seed, "sent", device=target.device)).record(pictures.to(target.device))
+    index = torch.arange(len(pictures)).split(BATCH)
+    times = [torch.cat([device.draw(part) for part in index]) for _ in range(releases)]
+    return times[0] if releases == 1 else torch.stack(times, 1)
 
 
 def accuracy(target: Target, pictures: Pictures, seed: int) -> Interval:
@@ -204,8 +299,8 @@ def accuracy(target: Target, pictures: Pictures, seed: int) -> Interval:
 
 
 def _scored(
-    name: str, attack: FeatureAttack, attacked: Attacked, scored: Mapping[Part, Pictures], seed: int
-) -> tuple[list[AttackResult], list[Exhibit]]:
+    name: str, attack: FeatureAttack, attacked: Attacked, scored: Mapping[Part, Pictures], seed: int, machine: str
+) -> Findings:
     """Turn the reconstructions of an attack into numbers and pictures to look at."""
     results, shown = [], []
     for part, reconstructions in attacked.reconstructions.items():
@@ -214,7 +309,7 @@ def _scored(
             results.append(_result(name, attack, attacked, part, made, x, seed))
             pixels = made.x_hat[:SHOWN].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
             shown.append(Exhibit(part, pixels, name, made.selection, seed))
-    return results, shown
+    return Findings(tuple(results), tuple(shown), machine)
 
 
 def _result(
@@ -241,7 +336,12 @@ def _result(
     )
 
 
-def _data_facts(data: Data) -> DataFacts:
+def data_facts(data: Data) -> DataFacts:
+    """Return what is to be said about the pictures of an audit.
+
+    Args:
+        data: the pictures.
+    """
     return DataFacts(
         name=data.name,
         fingerprint=data.part("train").fingerprint,
@@ -251,7 +351,7 @@ def _data_facts(data: Data) -> DataFacts:
     )
 
 
-def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int]) -> tuple[str, ...]:
+def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int], certificates: Sequence[Certificate]) -> tuple[str, ...]:
     """Say what an audit with these attacks says nothing about."""
     run = {type(attack) for attack in named.values()}
     left = [
@@ -259,5 +359,7 @@ def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int]) -> tuple
         for name, entry in registry.TABLE["attacks"].items()
         if name not in named and entry.load() not in run
     ]
+    once = [] if any(attack.releases > 1 for attack in named.values()) else [_REPEATED]
     few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
-    return (*left, *_NOT_THIS_SURFACE, *few)
+    bound = [] if certificates else [_UNBOUNDED]
+    return (*left, *_NOT_THIS_SURFACE, *once, *few, *bound)

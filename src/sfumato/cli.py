@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from sfumato.pipeline import Workplace
+    from sfumato.studies.results import Results
     from sfumato.types import NamedWatch
 
 app = typer.Typer(
@@ -26,12 +27,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+study = typer.Typer(help="Run a paper's table or figure, and show ours beside the paper's.", no_args_is_help=True)
+app.add_typer(study, name="study")
+
 Runs = Annotated[Path, typer.Option(help="Folder of runs.", envvar="SFUMATO_RUNS")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds data sets.", envvar="SFUMATO_DATA")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
+StudyName = Annotated[str, typer.Argument(metavar="NAME", help="A study of `sfumato study list`, or a TOML file.")]
+SizeName = Literal["smoke", "gpu", "full"]
+ReadingName = Literal["scored", "trained"]
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
 
 
@@ -162,6 +169,105 @@ def report(
     path = reports.save(audits, output)
     print_table(audits)
     say(f"report: {path}")
+
+
+@study.command("list")
+def list_studies() -> None:
+    """List the studies that come with Sfumato."""
+    from rich.table import Table
+
+    from sfumato.studies.load import shipped_titles
+
+    table = Table("name", "what it is")
+    for name, title in shipped_titles().items():
+        table.add_row(name, title)
+    console().print(table)
+
+
+@study.command("show")
+def show_study(name: StudyName) -> None:
+    """Show a study: its sizes, its rows, and what the paper has for them."""
+    from rich.table import Table
+
+    from sfumato.studies.load import load_study
+    from sfumato.studies.table import paper_table
+
+    loaded = load_study(name)
+    sizes = [f"{size}: {loaded.describe(size)}" for size in loaded.sizes]
+    say("\n".join([loaded.keys.title, f"paper: {loaded.keys.source}", *sizes]))
+    headings, rows = paper_table(loaded)
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(row.label, *row.cells)
+    console().print(table)
+    say("\n".join(f"- {note}" for note in loaded.keys.notes))
+
+
+@study.command("run")
+def run_study(
+    name: StudyName,
+    size: Annotated[SizeName, typer.Option(help="Minutes on a CPU, under an hour on a large GPU, or the paper's own.")] = "smoke",
+    seeds: Annotated[int, typer.Option(help="Train and attack every row with this many seeds.", min=1)] = 1,
+    reading: Annotated[ReadingName, typer.Option(help="The pictures scored, or those that the adversary trained on.")] = "scored",
+    runs: Runs = Path("runs"),
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Run a study, or what of it is not there yet; exit with status 1 where a cell failed."""
+    from sfumato.studies import runner
+    from sfumato.studies.load import load_study
+    from sfumato.studies.report import save_study
+
+    loaded = load_study(name)
+    with progress("the same command goes on") as watch:
+        place = _workplace(runs, data_root, device, skip_bad=skip_bad, watch=watch)
+        folder = runs / "studies" / f"{loaded.name}-{size}"
+        found = runner.run_study(
+            loaded, size, place, seeds=range(seeds), reading=reading, keep=lambda results: save_study(results, folder)
+        )
+    _print_study(found)
+    say(f"report: {folder / 'report.html'}")
+    if found.failed:
+        raise typer.Exit(1)  # after the table: what else was run is worth seeing
+
+
+@study.command("report")
+def report_study(
+    name: StudyName,
+    size: Annotated[SizeName | None, typer.Option(help="One size only.", show_default=False)] = None,
+    reading: Annotated[ReadingName | None, typer.Option(help="As it was run.", show_default=False)] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show what a study came to again. Nothing is computed."""
+    from sfumato.studies.results import read_results
+    from sfumato.studies.study import SIZES
+
+    stem = Path(name).stem if name.endswith(".toml") else name
+    paths = [runs / "studies" / f"{stem}-{one}" / "study.json" for one in ([size] if size else SIZES)]
+    found = [path for path in paths if path.exists()]
+    if not found:
+        raise ConfigError(
+            f"expected the study '{stem}' in {runs / 'studies'}, found no {' or '.join(path.parent.name for path in paths)}; "
+            f"run it with: sfumato study run {name}"
+        )
+    for path in found:
+        _print_study(read_results(path, reading))
+
+
+def _print_study(results: Results) -> None:
+    """Print a study: what the numbers are, ours beside the paper's, the gains, what is missing."""
+    from rich.table import Table
+
+    from sfumato.studies.table import facts, gains, remarks, study_table
+
+    shown = study_table(results)
+    say("\n".join([results.study.keys.title, *facts(results)]))
+    table = Table("", *(text for column in shown.columns for text in (f"{column}\nours", "\npaper")))
+    for row in shown.rows:
+        table.add_row(row.label, *(cell.replace(" (", "\n(") for cell in row.cells))
+    console().print(table)
+    say("\n".join([*gains(results), *(f"- {remark}" for remark in remarks(results))]))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sfumato.types import Audit, NamedWatch
 
+_BARS = 20  # at once: of more, those that are done go
 _FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
 
 
@@ -46,6 +47,8 @@ def progress(how: str) -> Iterator[NamedWatch]:
         progress.start()  # at the first news only: a command that is refused shows no empty display
         if name not in bars:
             bars[name] = progress.add_task(name, total=total)
+            for task in progress.tasks[:-_BARS]:
+                progress.update(task.id, visible=not task.finished)
         progress.update(bars[name], completed=done)
 
     try:

@@ -7,26 +7,31 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from sfumato import report
-from sfumato.audit import accuracy, audit, hardware, versions
-from sfumato.data.base import Data, Reading
+from sfumato.analysis.certify import certify
+from sfumato.audit import accuracy, assemble_audit, hardware, run_attack, sample, versions
+from sfumato.data.base import Data, Pictures, Reading
 from sfumato.data.partition import partition
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, StorageError
 from sfumato.files import load_into, read_tensors, write_atomic, write_json, write_tensors
 from sfumato.models.resolve import build_model
 from sfumato.recipe import Recipe
+from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
 from sfumato.split import split
 from sfumato.store import Stage, Store
 from sfumato.target import Target
 from sfumato.train import assemble, fit
-from sfumato.types import Audit, NamedWatch, told_as
+from sfumato.types import Audit, Certificate, Findings, Interval, NamedWatch, Part, told_as
 
+_T = TypeVar("_T")
 _AUDIT_FILES = ("audit.json", "report.html", "report.md")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
@@ -59,6 +64,19 @@ def read_data(recipe: Recipe, workplace: Workplace) -> Data:
     return partition(data, public=recipe.data.public, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
 
 
+def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
+    """Return the target of a recipe before it is trained: its model, split, with its defenses.
+
+    Raises:
+        WeightsError: the weights to start from are not a whole safetensors file of this model.
+    """
+    model = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
+    if recipe.split.weights is not None:
+        load_into(model, read_tensors(recipe.split.weights)[0], source=recipe.split.weights)
+    halves = split(model.to(workplace.device), at=recipe.split.cut, example=_example(data, workplace.device), name=recipe.model)
+    return assemble(halves, data, recipe.defenses, seed=recipe.seed)
+
+
 def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Target, Stage]:
     """Return the trained target of a recipe, and its stage. It is trained only where its stage is not done.
 
@@ -71,11 +89,7 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
         ConfigError: the run was interrupted and neither resume nor restart is asked for.
         WeightsError: the weights to start from are not a whole safetensors file of this model.
     """
-    model = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
-    if recipe.split.weights is not None:
-        load_into(model, read_tensors(recipe.split.weights)[0], source=recipe.split.weights)
-    halves = split(model.to(workplace.device), at=recipe.split.cut, example=_example(data, workplace.device), name=recipe.model)
-    target = assemble(halves, data, recipe.defenses, seed=recipe.seed)
+    target = build_target(recipe, data, workplace)
     stage = workplace.store.stage("target", _definition(recipe, data))
     weights = stage.folder / "weights.safetensors"
     if stage.done:
@@ -101,7 +115,9 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
 
 
 def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str = "") -> tuple[Audit, Stage]:
-    """Return the audit of a recipe's target, and the target's stage. Neither is computed where it is there already.
+    """Return the audit of a recipe's target, and the target's stage.
+
+    Each attack with each seed is a stage of its own: where one is added to a recipe, it is all that is computed.
 
     Args:
         recipe: what to train and how to attack it.
@@ -113,32 +129,92 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
     target, trained = train_recipe(recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
-    attacks = {name: {"attack": type(attack).__name__, **dataclasses.asdict(attack)} for name, attack in recipe.attacks.items()}
-    parts = {name: data.part(name).fingerprint for name in ("auxiliary", "inference", "test")}
-    stage = workplace.store.stage(
-        "audit", {"target": trained.key, "attacks": attacks, "parts": parts, "seeds": seeds, "pictures": recipe.audit.pictures}
+    scored = sample(data, recipe.audit.pictures, seeds[0])
+    findings = [
+        _attack(name, seed, recipe=recipe, target=target, trained=trained, data=data, scored=scored, workplace=workplace)
+        for seed in seeds
+        for name in recipe.attacks
+    ]
+    made = assemble_audit(
+        target,
+        data,
+        attacks=recipe.attacks,
+        scored=scored,
+        findings=findings,
+        seeds=seeds,
+        reached=_reached(recipe, target, trained, data, seeds[0]),
+        certificates=_certificates(recipe, target, trained, data, seeds[0], workplace),
+        title=title or recipe.name,
     )
-    record = stage.folder / "audit.json"
-    if stage.done:
-        found = report.load(record)[0]
-        _say_found(workplace, f"audit {recipe.name}")
-        # The same pictures may come under another name, or with other files beside them that cannot be decoded.
-        pictures = dataclasses.replace(found.data, name=data.name, skipped=data.skipped, auxiliary=data.auxiliary)
-        return dataclasses.replace(found, title=title or recipe.name, data=pictures), trained
-    with stage.claim():
-        watch = workplace.watch
-        made = audit(
-            target,
-            data,
-            attacks=recipe.attacks,
-            seeds=seeds,
-            pictures=recipe.audit.pictures,
-            title=title or recipe.name,
-            watch=None if watch is None else lambda name, done, total: watch(f"{name} on {recipe.name}", done, total),
-        )
-        report.save([made], record)
-        stage.finish({"target": trained.key})
     return made, trained
+
+
+def _attack(
+    name: str,
+    seed: int,
+    *,
+    recipe: Recipe,
+    target: Target,
+    trained: Stage,
+    data: Data,
+    scored: Mapping[Part, Pictures],
+    workplace: Workplace,
+) -> Findings:
+    """Run one attack of a recipe with one seed, or find it run."""
+    attack, told = recipe.attacks[name], f"{name} on {recipe.name}"
+    stage = workplace.store.stage(
+        "attack",
+        {
+            "target": trained.key,
+            "name": name,  # the bootstrap of the intervals is drawn by it
+            "attack": {"attack": type(attack).__name__, **dataclasses.asdict(attack)},
+            "seed": seed,
+            "auxiliary": data.part("auxiliary").fingerprint,
+            "scored": {part: some.fingerprint for part, some in scored.items()},
+        },
+    )
+    record = stage.folder / "findings.json"
+    if stage.done:
+        _say_found(workplace, told)
+        return _read(record, findings_from_json)
+    with stage.claim():
+        found = run_attack(name, attack, target, data, scored, seed=seed, watch=told_as(workplace.watch, told))
+        write_json(record, findings_to_json(found))
+        stage.finish({"target": trained.key, "hardware": found.hardware, "versions": versions()})
+    return found
+
+
+def _certificates(
+    recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int, workplace: Workplace
+) -> tuple[Certificate, ...]:
+    """Measure the certificates of a target, or find them measured."""
+    given = recipe.audit.entropy_of_x
+    definition = {"target": trained.key, "pictures": data.part("private").fingerprint, "entropy_of_x": given, "seed": seed}
+    stage = workplace.store.stage("certificates", definition)
+    record = stage.folder / "certificates.json"
+    if stage.done:
+        return _read(record, certificates_from_json)
+    with stage.claim():
+        found = certify(target, data, entropy_of_x=given, seed=seed)
+        write_json(record, certificates_to_json(found))
+        stage.finish({"target": trained.key, "versions": versions()})
+    return found
+
+
+def _read(path: Path, parse: Callable[[object], _T]) -> _T:
+    """Read the record of a stage that is done."""
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {path}: {error}; remove {path.parent} to compute it again") from error
+
+
+def _reached(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> Interval:
+    """Return the accuracy of a target, which its stage knows where the seed of the defense's random numbers is the recipe's."""
+    known = trained.facts().get("accuracy")
+    if seed == recipe.seed and isinstance(known, dict):
+        return Interval(**known)
+    return accuracy(target, data.part("test"), seed)
 
 
 def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from sfumato import registry
+from sfumato.analysis.certify import EntropyOfX
 from sfumato.arguments import check, construct
 from sfumato.attacks.base import FeatureAttack
 from sfumato.data.source import Source
@@ -67,6 +68,7 @@ class AuditOptions:
     Args:
         pictures: how many of each part are scored, at most.
         seeds: run every attack with each of these; the recipe's seed where empty.
+        entropy_of_x: H(x) for the certificates, in nats for one picture; "estimate" takes that of a Gaussian, None leaves it out.
 
     Raises:
         ConfigError: pictures is not positive, or the seeds are not different integers >= 0.
@@ -74,6 +76,7 @@ class AuditOptions:
 
     pictures: int = 1000
     seeds: tuple[int, ...] = ()
+    entropy_of_x: EntropyOfX = None
 
     def __post_init__(self) -> None:
         if self.pictures < 1:
@@ -158,6 +161,21 @@ def parse_recipe(text: str, *, name: str = "recipe", source: str = "recipe") -> 
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(source, [f"not TOML: {error}"]) from error
+    return read_recipe(table, text=text, name=name, source=source)
+
+
+def read_recipe(table: Mapping[str, Any], *, text: str, name: str = "recipe", source: str = "recipe") -> Recipe:
+    """Read a recipe from the values that its TOML stands for.
+
+    Args:
+        table: the recipe, key by key.
+        text: how it is written down.
+        name: of the run.
+        source: where the table came from, for messages.
+
+    Raises:
+        RecipeError: it is not a recipe; every problem is named.
+    """
     reader = _Reader(table)
     parts = reader.read()
     if reader.problems:

@@ -3,7 +3,7 @@
 
     runs/
       stages/target-3f2a…/   one trained target: definition, checkpoint while it trains, weights when it is done
-      stages/audit-91c0…/    one audit of one target
+      stages/attack-91c0…/   one attack on one target with one seed
       demo/before/           a run: recipe, facts, weights, audit and report, copied from the stages when they are done
 
 A stage counts only when its `done.json` is there, which is written last; a run folder gets whole files only.
@@ -121,7 +121,7 @@ class Store:
         """Return the stage of a definition.
 
         Args:
-            kind: "target" or "audit".
+            kind: what is computed, such as "target" or "attack".
             definition: everything that its outcome depends on.
         """
         key = digest({"kind": kind, **definition})

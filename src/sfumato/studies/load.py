@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From TOML to a study. Every problem of a study is reported at once.
+
+`base` names a study to take columns, sizes and rows from. Tables are merged key by key. A row takes from the row of its label
+what it does not say, all but published numbers and notes, and a study that lists rows has these rows only.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sfumato.arguments import construct
+from sfumato.errors import ConfigError, RecipeError, UnknownNameError, nearest
+from sfumato.studies.column import Column, read_column
+from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study
+
+_INHERITED = ("columns", "selection", "size", "rows")
+_TABLES = ("size", "rows", "averages")
+_T = TypeVar("_T")
+
+
+def shipped() -> dict[str, str]:
+    """Return the TOML of every study that comes with Sfumato, by name, in the order of their names."""
+    folders = [folder for folder in files("sfumato").joinpath("studies").iterdir() if folder.is_dir()]
+    found = {
+        path.name.removesuffix(".toml"): path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in folder.iterdir()
+        if path.name.endswith(".toml")
+    }
+    return dict(sorted(found.items()))
+
+
+def shipped_titles() -> dict[str, str]:
+    """Return the title of every study that comes with Sfumato, by name."""
+    return {name: str(tomllib.loads(text)["title"]) for name, text in shipped().items()}
+
+
+def load_study(name: str | Path) -> Study:
+    """Read a study and check it.
+
+    Args:
+        name: of a study that comes with Sfumato, or the path of a TOML file.
+
+    Raises:
+        UnknownNameError: there is no such study.
+        ConfigError: there is no such file.
+        RecipeError: it is no study; every problem is named.
+
+    Example:
+        >>> load_study("cem-table1").rows[1].label
+        'Bottleneck'
+    """
+    table = _complete(str(name), ())
+    return read_study(table, name=Path(name).stem if str(name).endswith(".toml") else str(name))
+
+
+def _complete(name: str, below: tuple[str, ...]) -> dict[str, Any]:
+    """Return the table of a study with what it takes from its base."""
+    try:
+        own = tomllib.loads(_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(name, [f"not TOML: {error}"]) from error
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    beside = str(Path(name).parent / base) if name.endswith(".toml") and str(base).endswith(".toml") else base
+    if not isinstance(beside, str) or beside in (*below, name):
+        raise RecipeError(name, [f"base: expected the name of another study, found {base!r}"])
+    above = _complete(beside, (*below, name))
+    merged = _merge({key: above[key] for key in _INHERITED if key in above}, own)
+    rows = {
+        row.get("label"): {key: row[key] for key in row if key not in ("published", "notes")} for row in above.get("rows", ())
+    }
+    merged["rows"] = [{**rows.get(row.get("label"), {}), **row} for row in own["rows"]] if "rows" in own else [*rows.values()]
+    return merged
+
+
+def _text(name: str) -> str:
+    if name.endswith(".toml"):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"expected a study (TOML) at {name}, found none: {error}; check the path") from error
+    known = shipped()
+    if name not in known:
+        raise UnknownNameError(
+            f"no study named '{name}'{nearest(name, known)}; known: {', '.join(known)}, or the path of a .toml"
+        )
+    return known[name]
+
+
+def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a table over its base, key by key."""
+    return {
+        **base,
+        **{
+            key: _merge(base[key], value) if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) else value
+            for key, value in own.items()
+        },
+    }
+
+
+def read_study(table: Mapping[str, Any], *, name: str) -> Study:
+    """Read a study from the values that its TOML stands for.
+
+    Args:
+        table: the study, key by key, complete.
+        name: of the study.
+
+    Raises:
+        RecipeError: it is no study; every problem is named.
+    """
+    reader = _Reader(table)
+    study = reader.read(name)
+    if reader.problems or study is None:
+        raise RecipeError(name, dict.fromkeys(reader.problems))
+    return study
+
+
+@dataclass
+class _Reader:
+    """Goes through the tables of a study and gathers what is wrong."""
+
+    table: Mapping[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    def read(self, name: str) -> Study | None:
+        """Return the study, or None where its keys are not those of one."""
+        keys = self._made(Keys, {key: value for key, value in self.table.items() if key not in _TABLES}, "")
+        rows, averages, sizes = self._list("rows", RowKeys), self._list("averages", Average), self._sizes()
+        columns = self._columns()
+        if self.problems or keys is None:
+            return None
+        study = Study(name, self.table, keys, columns, tuple(self._expanded(rows)), tuple(averages), sizes)
+        self._check_columns(study)
+        self._check_recipes(study)
+        return study
+
+    def _made(self, target: type[_T], value: Mapping[str, Any], where: str) -> _T | None:
+        made, problems = construct(target, value, where=where)
+        self.problems += problems
+        return made if isinstance(made, target) else None
+
+    def _list(self, key: str, target: type[_T]) -> list[_T]:
+        value = self.table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            self.problems.append(f"{key}: expected tables written [[{key}]], found {value!r}")
+            return []
+        made = [self._made(target, item, f"{key}[{place}]") for place, item in enumerate(value)]
+        return [item for item in made if item is not None]
+
+    def _sizes(self) -> dict[str, Size]:
+        sizes: dict[str, Size] = {}
+        tables = self.table.get("size", {})
+        if not isinstance(tables, Mapping) or not tables:
+            self.problems.append(f"size: missing; a study needs at least one table [size.{SIZES[0]}], a recipe without defenses")
+            return {}
+        for name, value in tables.items():
+            if name not in SIZES:
+                self.problems.append(f"size.{name}: unknown size{nearest(name, SIZES)}; known: {', '.join(SIZES)}")
+            elif not isinstance(value, Mapping):
+                self.problems.append(f"size.{name}: expected a table, found {value!r}")
+            else:
+                own = {key: value[key] for key in ("defenses", "points") if key in value}
+                recipe = {key: item for key, item in value.items() if key not in own}
+                if size := self._made(Size, {"recipe": recipe, **own}, f"size.{name}"):
+                    sizes[name] = size
+        return {name: sizes[name] for name in SIZES if name in sizes}
+
+    def _columns(self) -> tuple[Column, ...]:
+        columns, texts = [], self.table.get("columns", [])
+        for text in texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else ():
+            try:
+                columns.append(read_column(text))
+            except ConfigError as error:
+                self.problems.append(f"columns: {error}")
+        return tuple(columns)
+
+    def _expanded(self, rows: list[RowKeys]) -> Iterator[Row]:
+        """Yield the rows with the defenses of those that they add to, and one for each value of those that are varied."""
+        known: dict[str, Row] = {}
+        for keys in rows:
+            row = Row(**vars(keys), series=keys.label)
+            if row.label in known:
+                self.problems.append(f"row '{row.label}': a second row of this label; give it one of its own")
+            if row.over and row.over not in known:
+                self.problems.append(f"row '{row.label}': over: no row '{row.over}' above it{nearest(row.over, known)}")
+            elif row.over:
+                below = known[row.over]
+                vary, cut = row.vary or below.vary, row.cut or below.cut
+                row = replace(row, defenses=(*below.defenses, *row.adds), vary=vary, cut=cut)
+            known[row.label] = row
+            yield from self._varied(row)
+
+    def _varied(self, row: Row) -> Iterator[Row]:
+        if not row.vary:
+            yield row
+            return
+        (varied, values), *more = row.vary.items()
+        name, _, argument = varied.partition(".")
+        if more or not values or name not in [defense.get("name") for defense in row.defenses]:
+            self.problems.append(
+                f"row '{row.label}': vary: expected one argument of one of its defenses with its values, such as "
+                f'{{ "noise.sigma" = [0.1, 0.2] }}, found {dict(row.vary)}'
+            )
+            return
+        for place, value in enumerate(values):
+            defenses = tuple({**part, argument: value} if part.get("name") == name else part for part in row.defenses)
+            at = f", {argument} = {value:g}"
+            yield replace(
+                row,
+                label=f"{row.label}{at}",
+                over=f"{row.over}{at}" if row.over else "",
+                defenses=defenses,
+                place=(place, len(values)),
+            )
+
+    def _check_columns(self, study: Study) -> None:
+        """See that there is a number for each column, and that what names a column names one of the study."""
+        texts = [column.text for column in study.columns]
+        lines: tuple[Row | Average, ...] = (*study.rows, *study.averages)
+        for line in lines:
+            if line.published and len(line.published) != len(texts):
+                found = f"{len(line.published)} numbers for {len(texts)} columns"
+                self.problems.append(f"row '{line.label}': published: expected a number for each column, found {found}")
+            self.problems += [
+                f"row '{line.label}': notes: no column '{key}'{nearest(key, texts)}" for key in line.notes if key not in texts
+            ]
+        chart = study.keys.chart
+        self.problems += [
+            f"chart: no column '{key}'{nearest(key, texts)}; known: {', '.join(texts)}"
+            for key in ((chart.x, chart.y) if chart else ())
+            if key not in texts
+        ]
+
+    def _check_recipes(self, study: Study) -> None:
+        """See that every cell is a recipe; defenses that this version does not have are no problem of the study."""
+        plain = Row(label="no defense")
+        for size in study.sizes:
+            before = len(self.problems)
+            attacks = self._parsed(study, plain, size, f"size.{size}")
+            wanted = dict.fromkeys(column.name for column in study.columns if column.source == "attack")
+            if len(self.problems) == before:  # otherwise each row would say so again
+                self.problems += [
+                    f"size.{size}: no attack '{name}', which a column shows{nearest(name, attacks)}"
+                    for name in wanted
+                    if name not in attacks
+                ]
+                for row in study.rows_at(size):
+                    if not row.missing:
+                        self._parsed(study, row, size, f"size.{size}, row '{row.label}'")
+
+    def _parsed(self, study: Study, row: Row, size: str, where: str) -> list[str]:
+        """Return the names of a recipe's attacks."""
+        try:
+            return list(study.recipe(row, size, seed=0).attacks)
+        except RecipeError as error:
+            self.problems += [f"{where}: {problem}" for problem in error.problems]
+            return []

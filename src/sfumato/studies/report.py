@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A study as Markdown and as a page, with its chart and pictures. Nothing is measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sfumato import markdown
+from sfumato.curve import NARROW, Axis, Point, Series, draw, listing
+from sfumato.files import write_atomic
+from sfumato.page import render
+from sfumato.studies.column import Column
+from sfumato.studies.results import Results, write_results
+from sfumato.studies.summary import number
+from sfumato.studies.table import facts, gains, remarks, study_table
+from sfumato.types import Interval
+
+
+def save_study(results: Results, folder: Path) -> None:
+    """Write study.json, report.md and report.html.
+
+    Args:
+        results: of the study.
+        folder: where; made when missing.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_results(results, folder / "study.json")
+    write_atomic(folder / "report.md", study_markdown(results).encode(errors="backslashreplace"))
+    write_atomic(folder / "report.html", study_html(results).encode(errors="backslashreplace"))
+
+
+def curves(results: Results) -> tuple[list[Series], Axis, Axis] | None:
+    """Return the chart of a study: a series for each row that is varied; None where it has no chart.
+
+    Args:
+        results: of the study.
+    """
+    chart, columns = results.study.keys.chart, {column.text: column for column in results.study.columns}
+    if chart is None:
+        return None
+    x, y = columns[chart.x], columns[chart.y]
+    points: dict[str, list[Point]] = {}
+    for row in results.study.rows_at(results.size):
+        pair = number(results, row, x), number(results, row, y)
+        if pair[0] is not None and pair[1] is not None:
+            points.setdefault(row.series, []).append(Point(_scaled(pair[0], x), _scaled(pair[1], y), row.label))
+    return [Series(name, tuple(own)) for name, own in points.items()], _axis(x), _axis(y)
+
+
+def _scaled(interval: Interval, column: Column) -> Interval:
+    factor = column.measure.scale
+    return Interval(factor * interval.value, factor * interval.low, factor * interval.high)
+
+
+def _axis(column: Column) -> Axis:
+    name = " ".join(part for part in (column.name, column.part, column.measure.title) if part)
+    return Axis(name, column.measure.unit, column.measure.form or column.measure.printed)
+
+
+def study_markdown(results: Results) -> str:
+    """Write a study as Markdown, without charts and pictures.
+
+    Args:
+        results: of the study.
+
+    Returns:
+        The text; whatever a record says is escaped.
+    """
+    table = study_table(results)
+    blocks = [f"# {markdown.escape(results.study.keys.title)}", *map(markdown.escape, facts(results))]
+    blocks += [markdown.table(table.headings, table.rows), *map(markdown.escape, gains(results))]
+    if remarks(results):
+        blocks += ["## Remarks", markdown.items(remarks(results))]
+    return "\n\n".join([*blocks, "## How this was made", markdown.items(origin(results))]) + "\n"
+
+
+def origin(results: Results) -> list[str]:
+    """Say what somebody needs to make the numbers again.
+
+    Args:
+        results: of the study.
+    """
+    command = f"sfumato study run {results.study.name} --size {results.size} --seeds {len(results.seeds)}"
+    reading = "" if results.reading == "scored" else f" --reading {results.reading}"
+    data = (
+        []
+        if results.data is None
+        else [f"data: {results.data.name}; SHA-256 of the training pictures {results.data.fingerprint}"]
+    )
+    return [
+        f"command: {command}{reading}",
+        *data,
+        f"seeds: {', '.join(map(str, results.seeds))}",
+        f"hardware: {'; '.join(dict.fromkeys(cell.hardware for cell in results.cells if cell.hardware)) or 'none'}",
+        *(f"version of {name}: {version}" for name, version in results.versions.items()),
+        *(f"recipe of {cell.row}, seed {cell.seed}: SHA-256 {cell.recipe}" for cell in results.cells if cell.recipe),
+    ]
+
+
+def study_html(results: Results) -> str:
+    """Write a study as one HTML page that needs nothing else: no network, no script.
+
+    Args:
+        results: of the study.
+
+    Returns:
+        The page; whatever a record says is escaped.
+    """
+    chart = curves(results)
+    return render(
+        "study.html.j2",
+        title=results.study.keys.title,
+        facts=facts(results),
+        gains=gains(results),
+        table=study_table(results),
+        remarks=remarks(results),
+        wide="" if chart is None else draw(*chart),
+        narrow="" if chart is None else draw(*chart, width=NARROW),
+        points=[] if chart is None else listing(*chart),
+        axes=[] if chart is None else chart[1:],
+        cells=[cell for cell in results.cells if cell.pictures],
+        origin=origin(results),
+    )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a study: every row at a size with every seed. What is there already is found, a cell that fails stops no other."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from sfumato.audit import data_facts, facts, hardware, versions
+from sfumato.data.base import Data
+from sfumato.errors import SfumatoError
+from sfumato.modules import eval_mode
+from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
+from sfumato.recipe import Recipe
+from sfumato.record import png
+from sfumato.seeds import generator
+from sfumato.studies.results import Cell, Reading, Results
+from sfumato.studies.study import Row, Study
+from sfumato.target import Target
+from sfumato.types import Audit, NamedWatch
+
+TIMED_BATCH = 128
+"""Pictures in a batch that is timed."""
+TIMED = 100
+"""How many times it is."""
+
+_ADVERSARIES: Mapping[Reading, tuple[str, ...]] = {"scored": ("private",), "trained": ("private", "test")}
+
+
+def run_study(
+    study: Study,
+    size: str,
+    workplace: Workplace,
+    *,
+    seeds: Sequence[int] = (0,),
+    reading: Reading = "scored",
+    keep: Callable[[Results], None] | None = None,
+) -> Results:
+    """Run a study, or what of it is not there yet.
+
+    Args:
+        study: what to run.
+        size: name of the size.
+        workplace: where.
+        seeds: every row is trained and attacked with each.
+        reading: what the columns train and infer mean; "trained" takes one more run of each attack.
+        keep: given the results so far after each cell.
+
+    Returns:
+        The results. A cell that failed is there with its error, as is one whose defense this version does not have.
+
+    Raises:
+        UnknownNameError: the study has no such size.
+        DataError: the data set of the size is not there.
+    """
+    results = Results(study=study, size=size, reading=reading, seeds=tuple(seeds), versions=versions())
+    place = replace(workplace, resume=True, watch=_unless_found(workplace.watch))
+    for seed in seeds:
+        read: dict[object, Data] = {}  # of one seed: how a data set is split may depend on it
+        for row in study.rows_at(size):
+            if row.missing:
+                cell = _not_here(row, seed)
+            else:
+                recipes = {name: study.recipe(row, size, seed=seed, auxiliary=name) for name in _ADVERSARIES[reading]}
+                data = {name: _read(recipe, place, read) for name, recipe in recipes.items()}
+                results = replace(results, data=data_facts(data["private"]))
+                cell = _tried(study, row, seed, recipes, data, place)
+            results = replace(results, cells=(*results.cells, cell))
+            if keep is not None:
+                keep(results)
+    return results
+
+
+def _not_here(row: Row, seed: int) -> Cell:
+    named = " and ".join(f"'{name}'" for name in row.missing)
+    return Cell(row=row.label, seed=seed, error=f"needs the defense {named}, which this version does not have")
+
+
+def _read(recipe: Recipe, workplace: Workplace, read: dict[object, Data]) -> Data:
+    """Read the pictures of a recipe, once for all recipes that ask for the same."""
+    key = (recipe.source, recipe.data)
+    if key not in read:
+        read[key] = read_data(recipe, workplace)
+    return read[key]
+
+
+def _tried(
+    study: Study, row: Row, seed: int, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace
+) -> Cell:
+    """Run one cell; whatever goes wrong in it is written down, since others wait."""
+    recipe = hashlib.sha256(recipes["private"].text.encode()).hexdigest()
+    try:
+        return replace(_run(study, recipes, data, workplace), row=row.label, seed=seed, recipe=recipe)
+    except SfumatoError as error:
+        return Cell(row=row.label, seed=seed, recipe=recipe, error=str(error))
+    except Exception as error:  # a device out of memory, a defect of one method: the other cells are worth having
+        return Cell(row=row.label, seed=seed, recipe=recipe, error=f"{type(error).__name__}: {error}")
+
+
+def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace) -> Cell:
+    """Return the numbers of a cell."""
+    sources = {column.source for column in study.columns}
+    if sources == {"half"}:
+        target, stage = train_recipe(recipes["private"], data["private"], workplace)
+        took = _milliseconds(target, data["private"]) if any(column.key == "milliseconds" for column in study.columns) else {}
+        made_on = hardware(workplace.device)
+        return Cell(row="", seed=0, target=stage.key, facts=facts(target, data["private"]), milliseconds=took, hardware=made_on)
+    audits = {}
+    for auxiliary, recipe in recipes.items():
+        audits[auxiliary], stage = audit_recipe(recipe, data[auxiliary], workplace)
+    audit = audits["private"]
+    return Cell(
+        row="",
+        seed=0,
+        target=stage.key,
+        facts=audit.target,
+        accuracy=audit.accuracy,
+        attacks={auxiliary: made.attacks for auxiliary, made in audits.items()},
+        certificates=audit.certificates,
+        pictures=_pictures(audit, study),
+        hardware=audit.hardware,
+    )
+
+
+def _pictures(audit: Audit, study: Study) -> dict[str, tuple[str, ...]]:
+    """Return what was sent at inference time, and what each attack made of it, as PNG in base64."""
+    chosen = ("only", study.keys.selection)
+    shown = [exhibit for exhibit in audit.exhibits if exhibit.part == "inference" and exhibit.selection in chosen]
+    count = study.keys.pictures
+    return {exhibit.attack or "sent": tuple(png(one) for one in exhibit.pixels[:count]) for exhibit in shown if count}
+
+
+def _milliseconds(target: Target, data: Data) -> dict[str, float]:
+    """Return the mean wall time of a batch in the head and in the tail."""
+    x = torch.rand(TIMED_BATCH, *data.shape, generator=generator(0, "timed")).to(target.device)
+    with torch.no_grad(), eval_mode(target):
+        z = target.features(x)
+        return {
+            "head": _timed(lambda: target.features(x), target.device),
+            "tail": _timed(lambda: target.split.tail(z.clone()), target.device),  # a tail may work in place
+        }
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    def done() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    for _ in range(3):
+        work()
+    start = done()
+    for _ in range(TIMED):
+        work()
+    return 1000 * (done() - start) / TIMED
+
+
+def _unless_found(watch: NamedWatch | None) -> NamedWatch | None:
+    """Return a watch that is not told of what was computed before, which in a second run is nearly everything."""
+    if watch is None:
+        return None
+    return lambda name, done, total: None if name.endswith("(found)") else watch(name, done, total)

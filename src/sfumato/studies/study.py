@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A study: the rows of a paper's table as recipes, with the published numbers beside them.
+
+A study is TOML. Its sizes are recipes without defenses, its rows are defenses; a cell is a row at a size with a seed: a recipe.
+
+    columns = ["accuracy", "decoder/infer/mse"]
+    [[rows]]
+    label = "Bottleneck"
+    defenses = [{ name = "bottleneck", channels = 8 }, { name = "noise", sigma = 0.025 }]
+    published = [90.87, 0.0041]                      # column by column
+    [[rows]]
+    label = "Bottleneck+CEM"
+    over = "Bottleneck"                              # the same defenses, and those that it adds
+    adds = [{ name = "cem", weight = 16 }]
+
+What a study need not say again it takes from its `base`, see `sfumato.studies.load`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sfumato import registry
+from sfumato.errors import ConfigError, UnknownNameError
+from sfumato.recipe import Recipe, read_recipe
+from sfumato.studies.column import Column
+
+SIZES = ("smoke", "gpu", "full")
+"""The sizes that a study may have: minutes on a CPU, under an hour on a large GPU, the paper's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowKeys:
+    """A row as a study writes it.
+
+    Attributes:
+        label: its name, as the paper has it.
+        defenses: in the order in which they see the features, each a name and arguments.
+        over: label of the row that this one adds to, or "".
+        adds: what it adds to the defenses of that row.
+        vary: one argument, as "noise.sigma", with the values at which the row is run; each becomes a row.
+        cut: where the model is split, if not where the size says.
+        published: a number for each column, in the unit of the column, or nothing.
+        notes: what is to be said about a published number, by column.
+    """
+
+    label: str
+    defenses: tuple[Mapping[str, Any], ...] = ()
+    over: str = ""
+    adds: tuple[Mapping[str, Any], ...] = ()
+    vary: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    cut: str = ""
+    published: tuple[float, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(RowKeys):
+    """A row of a study, to run: it has all its defenses, and one value of what is varied.
+
+    Attributes:
+        series: the row that was varied into this one; its own label where none was.
+        place: which of the values of that row this one has, from 0, and of how many.
+    """
+
+    series: str = ""
+    place: tuple[int, int] = (0, 1)
+
+    @property
+    def missing(self) -> list[str]:
+        """The defenses that this version does not have."""
+        names = [str(defense.get("name")) for defense in self.defenses]
+        return [name for name in dict.fromkeys(names) if name not in registry.TABLE["defenses"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """The mean of rows that stand in pairs.
+
+    Attributes:
+        label: its name, as the paper has it.
+        of: "without" the rows that others add to, "with" those others.
+        published: a number for each column.
+        notes: what is to be said about a published number, by column.
+    """
+
+    label: str
+    of: Literal["without", "with"]
+    published: tuple[float, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A picture of two columns against each other.
+
+    Attributes:
+        x: the column along the horizontal axis.
+        y: the column along the vertical axis.
+    """
+
+    x: str
+    y: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of a study.
+
+    Attributes:
+        recipe: a recipe without defenses, key by key.
+        defenses: arguments that this size gives to the defenses of every row, by name.
+        points: how many values of a row that is varied are run at most; 0 is all.
+
+    Raises:
+        ConfigError: the recipe has no tables `data` and `model`, attacks that are no tables, or a seed.
+    """
+
+    recipe: Mapping[str, Any]
+    defenses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    points: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("data", "model"):
+            if not isinstance(self.recipe.get(key), Mapping):
+                raise ConfigError(f"{key}: expected a table with a name, found {self.recipe.get(key)!r}")
+        attacks = self.recipe.get("attacks", [])
+        if not isinstance(attacks, list) or not all(isinstance(attack, Mapping) for attack in attacks):
+            raise ConfigError(f"attacks: expected a list of tables, found {attacks!r}")
+        if "seed" in self.recipe:
+            raise ConfigError("seed: whoever runs the study gives the seeds; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """The keys of a study beside its rows, averages and sizes.
+
+    Attributes:
+        title: a line for people.
+        source: where in the paper.
+        columns: what is shown.
+        selection: which weights of an attack are scored.
+        gain: published mean gain in percent of the rows that add over those that they add to, by part.
+        chart: a picture to draw.
+        pictures: how many reconstructions of each row to show.
+        notes: what is to be said about the study.
+    """
+
+    title: str
+    source: str
+    columns: tuple[str, ...]
+    selection: Literal["best", "last"] = "last"
+    gain: Mapping[str, float] = field(default_factory=dict)
+    chart: Chart | None = None
+    pictures: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, checked.
+
+    Attributes:
+        name: its file's name without the ending.
+        table: what it stands for, key by key, with what it took from its base.
+        keys: title, source and how it is shown.
+        columns: what it shows.
+        rows: what is run, in order.
+        averages: the rows of means.
+        sizes: by name.
+    """
+
+    name: str
+    table: Mapping[str, Any]
+    keys: Keys
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    averages: tuple[Average, ...]
+    sizes: Mapping[str, Size]
+
+    def rows_at(self, size: str) -> tuple[Row, ...]:
+        """Return the rows of a size, of those that are varied no more than it runs.
+
+        Raises:
+            UnknownNameError: the study has no such size.
+        """
+        if size not in self.sizes:
+            raise UnknownNameError(f"the study '{self.name}' has no size '{size}'; it has {', '.join(self.sizes)}")
+        points = self.sizes[size].points
+        return tuple(row for row in self.rows if not points or row.place[0] in spread(row.place[1], points))
+
+    def describe(self, size: str) -> str:
+        """Say what a size runs: data, model and cut, epochs, attacks, rows."""
+        recipe, rows = self.recipe(Row(label=""), size, seed=0), len(self.rows_at(size))
+        data, attacks = self.sizes[size].recipe["data"]["name"], " and ".join(recipe.attacks) or "no attack"
+        return f"{data}, {recipe.model} cut at {recipe.split.cut}, {recipe.train.epochs} epochs, {attacks}, {rows} rows"
+
+    def recipe(self, row: Row, size: str, *, seed: int, auxiliary: str = "private") -> Recipe:
+        """Return the recipe of a cell; of the attacks of the size it has those that a column shows.
+
+        Args:
+            row: the row; this version has all its defenses.
+            size: name of the size.
+            seed: of everything random.
+            auxiliary: where the adversary's pictures come from.
+
+        Raises:
+            RecipeError: it is no recipe.
+        """
+        own, shown = self.sizes[size], {column.name for column in self.columns if column.source == "attack"}
+        attacks = own.recipe.get("attacks", [])
+        model = {"model": {**own.recipe["model"], "cut": row.cut}} if row.cut else {}
+        table = {
+            **own.recipe,
+            **model,
+            "seed": seed,
+            "attacks": [attack for attack in attacks if attack.get("label", attack.get("name")) in shown],
+            "data": {**own.recipe["data"], "auxiliary": auxiliary},
+            "defenses": [{**defense, **own.defenses.get(str(defense.get("name")), {})} for defense in row.defenses],
+        }
+        text = json.dumps(table, indent=1, sort_keys=True, default=str)
+        name = f"{row.label}, seed {seed}" + (f", with {auxiliary} pictures" if auxiliary != "private" else "")
+        return read_recipe(table, text=text, name=name, source=f"{self.name}, {row.label}")
+
+
+def spread(count: int, points: int) -> set[int]:
+    """Return some of the places 0 to count - 1, the first and the last among them and the others evenly between.
+
+    Example:
+        >>> sorted(spread(7, 3))
+        [0, 3, 6]
+    """
+    if points >= count:
+        return set(range(count))
+    return {round(number * (count - 1) / max(1, points - 1)) for number in range(points)}
