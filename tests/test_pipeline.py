@@ -158,7 +158,7 @@ def test_an_audit_of_stages_is_the_audit_of_its_target(workplace: Workplace, blo
 
 
 def test_certificates_are_measured_once(workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = recipe('[train]', '[[defenses]]\nname = "noise"\nsigma = 0.1\n[train]')
+    asked = recipe("[train]", '[[defenses]]\nname = "noise"\nsigma = 0.1\n[train]')
     first, _ = audit_recipe(asked, blobs, workplace)
     assert [certificate.name for certificate in first.certificates] == ["entropy", "fisher"]
     monkeypatch.setattr("sfumato.pipeline.certify", lambda *_, **__: pytest.fail("measured again"))

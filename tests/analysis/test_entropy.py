@@ -127,7 +127,7 @@ def test_dfil_is_a_floor_for_the_unbiased(name: str) -> None:
         leakage = dfil(lambda x: x @ toy.weight.T, x, noise_std=SIGMA, probes=400)
     gram = toy.weight.T @ toy.weight
     assert leakage.mean().item() == pytest.approx(gram.trace().item() / (D * SIGMA**2), rel=0.03)
-    floor = fisher_certificate(leakage, noise_std=SIGMA).floor
+    floor = fisher_certificate(leakage, noise_std=SIGMA, blind=1.0).floor
     assert floor is not None
     if name != "narrow":  # otherwise no adversary is unbiased
         unbiased = SIGMA**2 * torch.linalg.inv(gram).trace().item() / D  # x_hat = W^-1 z
@@ -146,16 +146,21 @@ def test_dfil_is_that_of_the_jacobian_of_a_network() -> None:
         assert found.item() == pytest.approx(jacobian.square().sum().item() / (36 * 0.04), rel=0.05)
 
 
-def test_a_head_that_says_nothing_has_no_floor_to_claim() -> None:
-    leakage = dfil(lambda x: 0 * x, torch.rand(2, 3), noise_std=0.1)
-    assert fisher_certificate(leakage, noise_std=0.1).floor is None
+def test_a_floor_above_the_error_of_the_mean_picture_is_not_claimed() -> None:
+    nothing = dfil(lambda x: 0 * x, torch.rand(2, 3), noise_std=0.1)
+    assert fisher_certificate(nothing, noise_std=0.1, blind=0.08).floor is None
+    little = fisher_certificate(torch.full((4,), 10.0), noise_std=0.1, blind=0.08)
+    assert little.floor is None
+    assert "0.1, is more than that of the mean picture, 0.08" in little.statement
+    assert fisher_certificate(torch.full((4,), 10.0), noise_std=0.1, blind=0.12).floor == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("given", [None, 5.0, "estimate"])
 def test_a_target_is_certified(given: float | str | None, small_split: sf.Split, blobs: Data) -> None:
     target = Target(small_split, Compose(sf.Noise(sigma=0.1)))
     entropy, fisher = certify(target, blobs, entropy_of_x=given)  # type: ignore[arg-type]
-    assert fisher.floor is not None
+    x = blobs.part("private").read(torch.arange(len(blobs.part("private")))) / 255
+    assert fisher.values["blind_mse"] == pytest.approx(x.double().var(0, correction=0).mean().item(), rel=1e-4)
     assert entropy.values["dimensions"] == 64
     assert entropy.values["information_bits"] == pytest.approx(entropy.values["information_nats"] / math.log(2))
     if given is None:

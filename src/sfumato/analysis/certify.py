@@ -57,14 +57,14 @@ def certify(target: Target, data: Data, *, entropy_of_x: EntropyOfX = None, seed
         bound = information_bound(z, noise_std=noise, classes=len(data.classes))
         probed = pictures.subset(torch.arange(min(PROBED, len(pictures))))
         leakage = torch.cat([dfil(head, x, noise_std=noise) for x in _batches(probed, target.device)])
-        given = entropy_of_x
-        if given == "estimate":
-            given = gaussian_entropy(torch.cat(list(_batches(pictures, target.device))))
+        images = torch.cat(_batches(pictures, target.device))
+        given = gaussian_entropy(images) if entropy_of_x == "estimate" else entropy_of_x
+        blind = images.double().var(0, correction=0).mean().item()
     dimensions = pictures.nbytes // len(pictures)
     entropy = entropy_certificate(
         bound, dimensions=dimensions, noise_std=noise, entropy_of_x=given, estimated=entropy_of_x == "estimate"
     )
-    return entropy, fisher_certificate(leakage, noise_std=noise)
+    return entropy, fisher_certificate(leakage, noise_std=noise, blind=blind)
 
 
 def _batches(pictures: Pictures, device: torch.device) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ Departures: the trace is estimated by Hutchinson's probes, Tr(J J^T) = E||J^T u|
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,25 +51,25 @@ def dfil(head: Callable[[Tensor], Tensor], x: Tensor, *, noise_std: float, probe
     return trace / (x[0].numel() * noise_std**2)
 
 
-def fisher_certificate(leakage: Tensor, *, noise_std: float) -> Certificate:
+def fisher_certificate(leakage: Tensor, *, noise_std: float, blind: float) -> Certificate:
     """State the leakage of a data set as a floor.
 
     Args:
         leakage: of each picture, (N,).
         noise_std: of the release.
+        blind: error of the mean picture. A floor above it is no claim about anybody: whoever answers with the mean picture is
+            biased, and gets lower without a look at z.
     """
     mean = leakage.double().mean().item()
-    floor = 1 / mean if mean > 0 else None
-    said = (
-        "Its features do not depend on the picture."
-        if floor is None
-        else f"No unbiased adversary reaches a mean squared error under {floor:.3g}."
-    )
+    floor = 1 / mean if mean > 0 else math.inf
     return Certificate(
         "fisher",
-        said,
-        floor,
-        {"dfil": mean, "noise_std": noise_std},
+        f"No unbiased adversary reaches a mean squared error under {floor:.3g}."
+        if floor < blind
+        else f"The least error of an unbiased adversary, {floor:.3g}, is more than that of the mean picture, {blind:.3g}: the noise "
+        "hides all that can be had without knowing pictures, and adversaries that know pictures are not bounded.",
+        floor if floor < blind else None,
+        {"dfil": mean, "blind_mse": blind, "noise_std": noise_std},
         (
             f"the release adds Gaussian noise with a standard deviation of {noise_std:g}, fresh and unknown to the adversary",
             "the adversary is unbiased: it uses nothing that it knows of pictures in general, as a trained decoder does",
