@@ -263,7 +263,8 @@ def _print_study(results: Results) -> None:
 
     shown = study_table(results)
     say("\n".join([results.study.keys.title, *facts(results)]))
-    table = Table("", *(text for column in shown.columns for text in (f"{column}\nours", "\npaper")))
+    first, *others = shown.sources
+    table = Table("", *(text for column in shown.columns for text in (f"{column}\n{first}", *(f"\n{one}" for one in others))))
     for row in shown.rows:
         table.add_row(row.label, *(cell.replace(" (", "\n(") for cell in row.cells))
     console().print(table)

@@ -25,17 +25,19 @@ class StudyTable:
     """A study's table.
 
     Attributes:
-        columns: the heading of each column; it has two cells in each row, ours and the paper's.
-        rows: label and cells.
+        columns: the heading of each column.
+        sources: whose number each cell of a column is: "ours" and, where the paper has numbers, "paper".
+        rows: label and cells, column by column a cell for each source.
     """
 
     columns: tuple[str, ...]
+    sources: tuple[str, ...]
     rows: tuple[Row, ...]
 
     @property
     def headings(self) -> tuple[str, ...]:
         """A heading for each cell, that of the label first."""
-        return ("", *(text for column in self.columns for text in (column, "paper")))
+        return ("", *(text for column in self.columns for text in (column, *self.sources[1:])))
 
 
 def study_table(results: Results) -> StudyTable:
@@ -44,10 +46,12 @@ def study_table(results: Results) -> StudyTable:
     Args:
         results: of the study.
     """
-    columns = results.study.columns
-    rows = [Row(row.label, _cells(results, row)) for row in results.study.rows_at(results.size)]
-    rows += [Row(_average_label(results, line), _average_cells(results, line)) for line in results.study.averages]
-    return StudyTable(tuple(column.heading for column in columns), tuple(rows))
+    study = results.study
+    rows = [Row(row.label, _cells(results, row)) for row in study.rows_at(results.size)]
+    rows += [Row(_average_label(results, line), _average_cells(results, line)) for line in study.averages]
+    sources = ("ours", "paper") if any(row.published for row in study.rows) else ("ours",)
+    shown = [Row(row.label, tuple(cell for place, cell in enumerate(row.cells) if place % 2 < len(sources))) for row in rows]
+    return StudyTable(tuple(column.heading for column in study.columns), sources, tuple(shown))
 
 
 def paper_table(study: Study) -> tuple[tuple[str, ...], list[Row]]:
