@@ -164,8 +164,8 @@ def test_certificates_are_measured_once(workplace: Workplace, blobs: Data, monke
     monkeypatch.setattr("sfumato.pipeline.certify", lambda *_, **__: pytest.fail("measured again"))
     assert audit_recipe(asked, blobs, workplace)[0].certificates == first.certificates
     monkeypatch.undo()
-    given = parse_recipe(asked.text + "entropy_of_x = 100.0\n", name="tiny")
-    assert audit_recipe(given, blobs, workplace)[0].certificates[0].values["entropy_of_x_nats"] == 100.0
+    given = parse_recipe(asked.text + "entropy_of_x = -900.0\n", name="tiny")
+    assert audit_recipe(given, blobs, workplace)[0].certificates[0].values["entropy_of_x_nats"] == -900.0
 
 
 def test_findings_that_cannot_be_read_are_named(workplace: Workplace, blobs: Data) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfumato import registry
 from sfumato.analysis.certify import EntropyOfX, certify
+from sfumato.analysis.entropy import require_entropy
 from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
 from sfumato.data.base import Data, Pictures
 from sfumato.data.loader import as_images, shuffled
@@ -75,7 +76,7 @@ def audit(
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.
         pictures: how many of each part are scored, at most.
-        entropy_of_x: H(x) for the certificates, in nats for one picture; "estimate" takes that of a Gaussian, None leaves it out.
+        entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
         title: a line for people; model and cut where empty.
         watch: told of the progress.
 
@@ -94,6 +95,7 @@ def audit(
         >>> [(result.name, result.part) for result in found.attacks]
         [('likelihood', 'train'), ('likelihood', 'inference')]
     """
+    require_entropy(entropy_of_x)
     named, seeds = _named(attacks), tuple(seeds if seeds is not None else (seed,))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")

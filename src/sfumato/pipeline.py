@@ -189,7 +189,8 @@ def _certificates(
 ) -> tuple[Certificate, ...]:
     """Measure the certificates of a target, or find them measured."""
     given = recipe.audit.entropy_of_x
-    definition = {"target": trained.key, "pictures": data.part("private").fingerprint, "entropy_of_x": given, "seed": seed}
+    pictures = [data.part(name).fingerprint for name in ("private", "test")]
+    definition = {"target": trained.key, "pictures": pictures, "entropy_of_x": given, "seed": seed}
     stage = workplace.store.stage("certificates", definition)
     record = stage.folder / "certificates.json"
     if stage.done:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from sfumato import registry
 from sfumato.analysis.certify import EntropyOfX
+from sfumato.analysis.entropy import require_entropy
 from sfumato.arguments import check, construct
 from sfumato.attacks.base import FeatureAttack
 from sfumato.data.source import Source
@@ -68,7 +69,7 @@ class AuditOptions:
     Args:
         pictures: how many of each part are scored, at most.
         seeds: run every attack with each of these; the recipe's seed where empty.
-        entropy_of_x: H(x) for the certificates, in nats for one picture; "estimate" takes that of a Gaussian, None leaves it out.
+        entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
 
     Raises:
         ConfigError: pictures is not positive, or the seeds are not different integers >= 0.
@@ -79,6 +80,7 @@ class AuditOptions:
     entropy_of_x: EntropyOfX = None
 
     def __post_init__(self) -> None:
+        require_entropy(self.entropy_of_x)
         if self.pictures < 1:
             raise ConfigError(f"pictures must be at least 1, got {self.pictures}; 1000 is the default")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:

@@ -2,7 +2,7 @@
 """The one training loop. It owns the optimizer, the data, the device and the checkpoints, and calls the hooks of the defenses.
 
 A run is a function of its seed: each epoch takes its own named streams, so a run that resumes after any epoch continues to the
-same bits as one that was never interrupted (on one device kind, with one number of threads).
+same bits as one that was never interrupted (on the CPU, with one number of threads; CUDA adds in an order of its own).
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ def fit(
     run = _Run(target, data, settings, seed)
     definition = definition or f"{settings!r}, seed {seed}, pictures {data.part('private').fingerprint}"
     history: list[EpochFacts] = []
+    with torch.no_grad():
+        run.defense.begin(data)
     if checkpoint is not None and checkpoint.exists():
         history, memory = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
         run.defense.recall({name: value.to(target.device) for name, value in memory.items()})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -81,20 +82,27 @@ def test_a_deployed_target_carries_no_statistics(small_split: sf.Split, blobs: D
     assert hardened.defense.memory() == {}
 
 
-def step(z: Tensor, y: Tensor, *, epoch: int = 1, rate: float = 0.05) -> Step:
+def step(z: Tensor, y: Tensor, *, epoch: int = 1, rate: float = 0.05, index: int = 0) -> Step:
     return Step(
-        x=z, y=y, z=z, protected=z, logits=z, model=nn.Identity(), epoch=epoch, index=0, learning_rate=rate,
+        x=z, y=y, z=z, protected=z, logits=z, model=nn.Identity(), epoch=epoch, index=index, learning_rate=rate,
         generator=torch.Generator(),
     )  # fmt: skip
+
+
+def shown(cem: sf.CEM, z: Tensor, y: Tensor, *, epoch: int = 0, index: int = 0) -> Tensor | None:
+    """What the loop does with a batch."""
+    made = step(z, y, epoch=epoch, index=index)
+    cem.before_step(made)
+    return cem.penalty(made)
 
 
 def epoch(number: int, z: Tensor, y: Tensor) -> Epoch:
     return Epoch(number=number, total=5, model=nn.Identity(), batches=lambda: iter([(z, z, y)]))
 
 
-def prepared(cem: sf.CEM, split: sf.Split, data: Data, sigma: float = 0.2) -> sf.CEM:
+def begun(cem: sf.CEM, data: Data, sigma: float = 0.2) -> sf.CEM:
     cem.join(sf.Compose(sf.Noise(sigma=sigma), cem))
-    cem.prepare(split, data)
+    cem.begin(data)
     return cem
 
 
@@ -103,11 +111,11 @@ def drawn(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 5, generator=stream) * (1 + y[:, None]) + 3 * y[:, None], y
 
 
-def test_the_penalty_is_that_of_the_statistics_of_the_epoch_before(small_split: sf.Split, blobs: Data) -> None:
-    cem = prepared(sf.CEM(weight=3.0, components_per_class=1, by_class=True), small_split, blobs)
+def test_the_penalty_is_that_of_the_statistics_of_the_epoch_before(blobs: Data) -> None:
+    cem = begun(sf.CEM(weight=3.0, components_per_class=1, by_class=True), blobs)
     z, y = drawn(240)
     for start in range(0, 240, 60):
-        assert cem.penalty(step(z[start : start + 60], y[start : start + 60], epoch=0)) is None
+        assert shown(cem, z[start : start + 60], y[start : start + 60], index=start) is None
     cem.end_epoch(epoch(0, z, y))
     own = [z[y == c].double() for c in (0, 1)]
     values, vectors = zip(*(torch.linalg.eigh(torch.cov(rows.T, correction=0)) for rows in own), strict=True)
@@ -117,7 +125,7 @@ def test_the_penalty_is_that_of_the_statistics_of_the_epoch_before(small_split: 
     fresh, labels = drawn(30, seed=1)
     expected = entropy_loss(mixture, fresh.double(), labels, noise_variance=0.2**2, total=192)
     whole = sf.CEM(weight=3.0, components_per_class=1, by_class=True, normalize=False)
-    prepared(whole, small_split, blobs).recall(cem.memory())
+    begun(whole, blobs).recall(cem.memory())
     for part, size in ((cem, 5), (whole, 1)):
         penalty = part.penalty(step(fresh, labels))
         assert penalty is not None
@@ -125,8 +133,8 @@ def test_the_penalty_is_that_of_the_statistics_of_the_epoch_before(small_split: 
 
 
 @pytest.mark.parametrize(("rate", "factor"), [(0.05, 0.02), (4.1e-4, 0.001 / 4.1e-4), (4e-4, 1.0)])
-def test_the_reference_weighs_by_the_learning_rate(rate: float, factor: float, small_split: sf.Split, blobs: Data) -> None:
-    cem = prepared(sf.CEM(weight=8.0, mode="reference", components_per_class=2), small_split, blobs)
+def test_the_reference_weighs_by_the_learning_rate(rate: float, factor: float, blobs: Data) -> None:
+    cem = begun(sf.CEM(weight=8.0, mode="reference", components_per_class=2), blobs)
     z, y = drawn(240)
     assert cem.penalty(step(z, y, epoch=0)) is None
     with ambient(0, "test"):
@@ -141,10 +149,10 @@ def test_the_reference_weighs_by_the_learning_rate(rate: float, factor: float, s
 
 def test_the_statistics_follow_the_features(small_split: sf.Split, blobs: Data) -> None:
     """Warm-started: after features that moved, so have the means; a component that lost its rows got others."""
-    cem = prepared(sf.CEM(components_per_class=1), small_split, blobs)
+    cem = begun(sf.CEM(components_per_class=1), blobs)
     z, y = drawn(240)
     for number, rows in enumerate((z, z + 50, z + 50)):
-        cem.penalty(step(rows, y, epoch=number))
+        shown(cem, rows, y, epoch=number, index=number)
         with ambient(0, "test"):
             cem.end_epoch(epoch(number, rows, y))
     memory = cem.memory()
@@ -152,10 +160,36 @@ def test_the_statistics_follow_the_features(small_split: sf.Split, blobs: Data) 
     assert torch.allclose((memory["weights"][:, None] * memory["means"]).sum(0), z.mean(0) + 50, atol=1e-2)
 
 
-def test_the_gradient_survives_mixed_precision(small_split: sf.Split, blobs: Data) -> None:
-    cem = prepared(sf.CEM(components_per_class=1), small_split, blobs)
+def test_a_batch_counts_once_however_many_updates_a_method_makes_of_it(blobs: Data) -> None:
+    """A method with phases, as PATROL, shows each batch several times."""
     z, y = drawn(240)
-    cem.penalty(step(z, y, epoch=0))
+    memories = []
+    for times in (1, 3):
+        cem = begun(sf.CEM(components_per_class=1, covariance="shrunk", by_class=True), blobs)
+        for start in range(0, 240, 60):
+            for _ in range(times):
+                shown(cem, z[start : start + 60], y[start : start + 60], index=start)
+        cem.end_epoch(epoch(0, z, y))
+        memories.append(cem.memory())
+    assert all(torch.equal(memories[0][name], memories[1][name]) for name in memories[0])
+
+
+def test_a_second_run_counts_its_own_pictures(small_split: sf.Split, blobs: Data) -> None:
+    few = blobs.with_parts(private=blobs.part("private").subset(torch.arange(40)))
+    quick = sf.Train(epochs=2, batch_size=20)
+    first = sf.harden(small_split, few, defenses=[sf.Noise(sigma=0.1), sf.CEM()], train=quick)
+    again = sf.harden(first, blobs, train=quick)
+    other = copy.deepcopy(first)
+    other.defense = sf.Compose(sf.Noise(sigma=0.1), sf.CEM())
+    assert all(
+        torch.equal(value, sf.harden(other, blobs, train=quick).state_dict()[name]) for name, value in again.state_dict().items()
+    )
+
+
+def test_the_gradient_survives_mixed_precision(blobs: Data) -> None:
+    cem = begun(sf.CEM(components_per_class=1), blobs)
+    z, y = drawn(240)
+    shown(cem, z, y)
     cem.end_epoch(epoch(0, z, y))
     slopes = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -204,7 +238,7 @@ def test_a_recipe_without_noise_is_refused_before_anything_is_read() -> None:
 
 def test_more_components_than_pictures_are_refused(small_split: sf.Split, blobs: Data) -> None:
     with pytest.raises(ConfigError, match=r"got 192 pictures for 242 components \(2 classes x 121\)"):
-        assemble(small_split, blobs, defenses(components_per_class=121), seed=0)
+        sf.harden(small_split, blobs, defenses=defenses(components_per_class=121), epochs=1)
 
 
 def test_a_class_without_pictures_is_named(small_split: sf.Split, blobs: Data) -> None:
@@ -212,8 +246,8 @@ def test_a_class_without_pictures_is_named(small_split: sf.Split, blobs: Data) -
     data = blobs.with_parts(private=blobs.part("train").subset(only))
     for given in ({"mode": "reference"}, {"by_class": True}):
         with pytest.raises(DataError, match=f"class '{blobs.classes[1]}' has 0 training pictures"):
-            assemble(small_split, data, defenses(**given), seed=0)
-    assemble(small_split, data, defenses(), seed=0)
+            sf.harden(small_split, data, defenses=defenses(**given), epochs=1)
+    sf.harden(small_split, data, defenses=defenses(), epochs=1)
 
 
 class Head(nn.Module):
@@ -255,7 +289,20 @@ def test_features_without_a_covariance_are_refused(factor: float, message: str, 
 def test_covariances_that_do_not_fit_in_memory_are_refused(
     small_split: sf.Split, blobs: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfumato.defenses.cem.LARGEST", 1000)
+    monkeypatch.setattr("sfumato.defenses.statistics.LARGEST", 1000)
     with pytest.raises(ConfigError, match=r"for 6 covariances in 128 dimensions.*use covariance='diagonal'"):
         sf.harden(small_split, blobs, defenses=defenses(), epochs=1)
     sf.harden(small_split, blobs, defenses=defenses(covariance="diagonal"), epochs=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("given", MODES, ids=str)
+def test_every_mode_runs_and_resumes_on_cuda(
+    given: dict[str, object], small_split: sf.Split, blobs: Data, tmp_path: Path
+) -> None:
+    path, split = tmp_path / "checkpoint.safetensors", small_split.to("cuda")
+    for epochs in (2, 3):
+        target = assemble(split, blobs, defenses(**given), seed=0)
+        fit(target, blobs, sf.Train(epochs=epochs, batch_size=64), seed=0, checkpoint=path, definition="the same")
+    assert target.device.type == "cuda"
+    assert all(bool(value.isfinite().all()) for value in target.state_dict().values())

@@ -66,8 +66,8 @@ def fisher_certificate(leakage: Tensor, *, noise_std: float, blind: float) -> Ce
         "fisher",
         f"No unbiased adversary reaches a mean squared error under {floor:.3g}."
         if floor < blind
-        else f"The least error of an unbiased adversary, {floor:.3g}, is more than that of the mean picture, {blind:.3g}: the noise "
-        "hides all that can be had without knowing pictures, and adversaries that know pictures are not bounded.",
+        else f"The least error of an unbiased adversary, {floor:.3g}, is more than that of the mean picture, {blind:.3g}: the "
+        "noise hides all that can be had without knowing pictures, and adversaries that know pictures are not bounded.",
         floor if floor < blind else None,
         {"dfil": mean, "blind_mse": blind, "noise_std": noise_std},
         (

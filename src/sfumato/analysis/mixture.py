@@ -18,7 +18,7 @@ the batch, so that one Cholesky factor has every determinant on its diagonal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -125,11 +125,13 @@ class Moments:
             return Mixture(weights, means, (self.seconds / n - shift.square()).clamp_min(0), None)
         spread = self.seconds / n[..., None] - shift[:, :, None] * shift[:, None]
         values, vectors = torch.linalg.eigh(spread)
-        values = values.clamp_min(0)
-        if covariance == "shrunk":
-            amount = self._shrinkage(shift, values)[:, None]
-            values = (1 - amount) * values + amount * values.mean(1, keepdim=True)
-        return Mixture(weights, means, values, vectors)
+        found = Mixture(weights, means, values.clamp_min(0), vectors)
+        return self.shrunk(found) if covariance == "shrunk" else found
+
+    def shrunk(self, mixture: Mixture) -> Mixture:
+        """Return the mixture that `mixture("full")` returned with its covariances shrunk, without another decomposition."""
+        amount = self._shrinkage(mixture.means - self.centers, mixture.values)[:, None]
+        return replace(mixture, values=(1 - amount) * mixture.values + amount * mixture.values.mean(1, keepdim=True))
 
     def _shrinkage(self, shift: Tensor, values: Tensor) -> Tensor:
         """Return how much of each covariance the identity takes, (k,), [0, 1]: Ledoit-Wolf (14), exactly, from the moments."""

@@ -62,6 +62,9 @@ class Defense(nn.Module):
     def prepare(self, model: Split, data: Data) -> None:
         """Change the model, once, before the optimizer exists. Run without gradient, and again before weights are loaded."""
 
+    def begin(self, data: Data) -> None:
+        """Look at the data before the first epoch of a run. Run without gradient, in every run; `prepare` is called only once."""
+
     def begin_epoch(self, epoch: Epoch) -> None:
         """Look at the data before an epoch. Run without gradient."""
 

@@ -3,12 +3,13 @@
 
 Source: xia2025cem, sections 3 and 4, Algorithm 1; its released code for `mode="reference"`, which computes something else.
 Equations: (8) -> CEM.penalty, which the loop adds to the loss of the task and of all other defenses; (5), (6), (7) ->
-    analysis.mixture.entropy_loss; the release's loss -> analysis.clusters.hinged_variance.
+    sfumato.analysis.mixture; the release's loss -> sfumato.analysis.clusters.
 Departures, mode="paper": the mixture is fitted to the clean features and Sigma_p added once, in (7); line 4 of Algorithm 1 fits
-the noisy ones, whose covariance holds Sigma_p already. Its fit is one step of EM for each epoch, warm-started, with moments
-streamed from the training forward, so that no pass over the data is added; the first epoch seeds the means and has no penalty. A
-component that empties is given half of the largest one. L_C is divided by the dimensions of z (`normalize`), without which the
-paper's weight of 16 would mean 512 times more at 512 dimensions than at one.
+the noisy ones, whose covariance holds Sigma_p already. Its fit is one step of EM for each epoch, warm-started, in which a row
+belongs to the component with the nearest mean (line 9) and not to all by their posteriors, with moments streamed from the
+training forward while the head learns, so that no pass over the data is added; the first epoch seeds the means and has no
+penalty. A component that empties is given half of the largest one. L_C is divided by the dimensions of z (`normalize`), without
+which the paper's weight of 16 would mean 512 times more at 512 dimensions than at one.
 Departures, mode="reference": one backward pass in place of two, which gives the same gradient; features are clustered without
 augmentation.
 """
@@ -22,25 +23,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sfumato.analysis.clusters import ClassClusters, cluster_classes, hinged_variance, lloyd, seed_means
-from sfumato.analysis.mixture import Covariance, Mixture, Moments, entropy_loss, nearest, split_largest
+from sfumato.analysis.mixture import Covariance
 from sfumato.arguments import require_choice
 from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
+from sfumato.defenses.statistics import ClusterStatistics, MixtureStatistics
 from sfumato.errors import ConfigError, DataError, TrainingError
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
-
-ROWS_PER_COMPONENT = 32
-"""Features that are gathered in the first epoch before the means are seeded, for each component."""
-LARGEST = 8 << 30
-"""Bytes that the covariances of a mixture may take."""
 
 
 class CEM(Defense):
     """Maximize H(x|z) by minimizing a bound on I(z; z_hat); composes with every other defense of features.
 
-    The Gaussian noise is that of the composition, such as `Noise(sigma=0.025)` beside it.
+    The noise is that of the composition, such as `Noise(sigma=0.025)` beside it. Where it is not Gaussian, L_C is the bound but
+    for a constant. In a run of several processes each has a mixture of its own share of the pictures.
 
     Args:
         weight: lambda of Eq. 8.
@@ -87,8 +84,8 @@ class CEM(Defense):
         self.components_per_class = components_per_class or (3 if mode == "paper" else 5)
         self.floor, self.normalize, self.threshold = floor, normalize, threshold
         self._noise_std = 0.0
-        self._pictures = self._classes = 0
-        self._statistics: _PaperStatistics | _ReferenceStatistics | None = None
+        self._statistics: MixtureStatistics | ClusterStatistics | None = None
+        self._seen = -1
 
     def join(self, whole: Defense) -> None:
         """Learn the noise of the composition."""
@@ -99,54 +96,57 @@ class CEM(Defense):
                 "Noise(sigma=0.025), or give cem a floor, the noise std that it shall assume"
             )
 
-    def prepare(self, model: Split, data: Data) -> None:
-        """Count pictures and classes; nothing of the model is changed."""
-        labels = data.part("private").labels
-        self._pictures, self._classes = len(labels), len(data.classes)
-        components = self._classes * self.components_per_class
-        if components > self._pictures:
+    def begin(self, data: Data) -> None:
+        """Count pictures and classes, and start without statistics."""
+        labels, classes = data.part("private").labels, len(data.classes)
+        components = classes * self.components_per_class
+        if components > len(labels):
             raise ConfigError(
-                f"cem needs at least as many pictures as components, got {self._pictures} pictures for {components} "
-                f"components ({self._classes} classes x {self.components_per_class}); lower components_per_class"
+                f"cem needs at least as many pictures as components, got {len(labels)} pictures for {components} "
+                f"components ({classes} classes x {self.components_per_class}); lower components_per_class"
             )
-        counts = torch.bincount(labels, minlength=self._classes)
+        counts = torch.bincount(labels, minlength=classes)
         few = int(counts.argmin())
         if self.by_class and counts[few] < self.components_per_class:
             raise DataError(
                 f"cem has {self.components_per_class} components for each class, but class '{data.classes[few]}' has "
                 f"{int(counts[few])} training pictures; lower components_per_class, or leave the class out"
             )
-        self._statistics = self._fresh()
+        self._statistics, self._seen = self._fresh(len(labels), classes), -1
+
+    def before_step(self, step: Step) -> None:
+        """Take the features of a batch into the statistics of this epoch, once where a composition makes several updates."""
+        if step.index == self._seen:
+            return
+        self._seen = step.index
+        z = step.z.detach().flatten(1).float()
+        _check(z, step.epoch)
+        self._required.gather(z, step.y)
 
     def penalty(self, step: Step) -> Tensor | None:
         """Return lambda times L_C, or None in the first epoch, which has no statistics yet."""
-        assert self._statistics is not None  # noqa: S101 -- `prepare` made them
         with torch.autocast(step.z.device.type, enabled=False):
-            z = step.z.flatten(1).float()
-            _check(z, step.epoch)
-            loss = self._statistics.loss(z, step.y, self._noise_std**2)
+            loss = self._required.loss(step.z.flatten(1).float(), step.y, self._noise_std**2)
         if loss is None:
             return None
         if self.mode == "reference":
             # The release multiplies the gradient so while the rate is high: a constant step of 0.001 lambda.
             return self.weight * (0.001 / step.learning_rate if step.learning_rate >= 4.1e-4 else 1.0) * loss
-        return self.weight * (loss / z.shape[1] if self.normalize else loss)  # Eq. (8)
+        return self.weight * (loss / step.z[0].numel() if self.normalize else loss)  # Eq. (8)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Make the statistics that the next epoch uses."""
-        assert self._statistics is not None  # noqa: S101 -- `prepare` made them
-        self._statistics.refit(epoch)
+        self._required.refit(epoch)
 
     def finish(self, model: Split) -> None:
         """Forget the statistics: a deployed target does not need them."""
-        self._statistics = self._fresh()
+        self._statistics = None
 
     def memory(self) -> dict[str, Tensor]:  # noqa: D102
         return {} if self._statistics is None else self._statistics.memory()
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
-        assert self._statistics is not None  # noqa: S101 -- `prepare` made them
-        self._statistics.recall(memory)
+        self._required.recall(memory)
 
     def extra_repr(self) -> str:  # noqa: D102
         return (
@@ -155,139 +155,20 @@ class CEM(Defense):
             f"threshold={self.threshold}"
         )
 
-    def _fresh(self) -> _PaperStatistics | _ReferenceStatistics:
+    @property
+    def _required(self) -> MixtureStatistics | ClusterStatistics:
+        assert self._statistics is not None  # noqa: S101 -- `begin` made them
+        return self._statistics
+
+    def _fresh(self, pictures: int, classes: int) -> MixtureStatistics | ClusterStatistics:
         if self.mode == "reference":
-            return _ReferenceStatistics(self._classes, self.components_per_class, self.threshold)
-        classes = self._classes if self.by_class else 1
-        components = self._classes * self.components_per_class // classes
-        return _PaperStatistics(classes, components, self.covariance, self._pictures)
-
-
-class _PaperStatistics:
-    """The mixture of the last epoch and the moments of this one.
-
-    Args:
-        groups: the classes, where each has components of its own, or 1.
-        components: of each group.
-        covariance: how covariances are estimated.
-        pictures: of the data set, N.
-    """
-
-    def __init__(self, groups: int, components: int, covariance: Covariance, pictures: int) -> None:
-        self.groups, self.components, self.covariance, self.pictures = groups, components, covariance, pictures
-        self.gathered: list[tuple[Tensor, Tensor]] = []
-        self.moments: Moments | None = None
-        self.mixture: Mixture | None = None
-
-    def loss(self, z: Tensor, y: Tensor, noise_variance: float) -> Tensor | None:
-        """Take a batch into the moments; return L_C, or None before there is a mixture."""
-        group = y if self.groups > 1 else torch.zeros_like(y)
-        if self.moments is None:
-            self._gather(z.detach(), group)
-            return None
-        component = self._nearest(z.detach(), group, self.moments.centers)
-        self.moments.add(z.detach(), component)
-        if self.mixture is None:
-            return None
-        return entropy_loss(self.mixture, z, component, noise_variance=noise_variance, total=self.pictures)
-
-    def refit(self, epoch: Epoch) -> None:
-        """Make the mixture of the moments, and start new ones about its means."""
-        if self.moments is None:
-            self._seed()
-        assert self.moments is not None  # noqa: S101 -- seeded just above
-        if len(bad := self.moments.overflowed()):
-            raise TrainingError(
-                f"the covariance of cem's component {bad[0]} is not finite, and so not positive definite, at the end of epoch "
-                f"{epoch.number}: z is too large; end the head in a bounded layer, such as that of the bottleneck"
-            )
-        self._adopt(split_largest(self.moments.mixture(self.covariance), groups=self.groups))
-
-    def memory(self) -> dict[str, Tensor]:
-        """Return the mixture; between epochs there is nothing else."""
-        return {} if self.mixture is None else {name: value for name, value in vars(self.mixture).items() if value is not None}
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take a mixture back."""
-        self._adopt(Mixture(memory["weights"], memory["means"], memory["values"], memory.get("vectors")))
-
-    def _adopt(self, mixture: Mixture) -> None:
-        self.mixture, self.moments = mixture, Moments(mixture.means, diagonal=self.covariance == "diagonal")
-
-    def _nearest(self, z: Tensor, group: Tensor, centers: Tensor) -> Tensor:
-        """Return the component with the nearest mean, of the row's own group, (n,)."""
-        if self.groups == 1:
-            return nearest(z, centers)
-        own = centers.unflatten(0, (self.groups, self.components))[group]
-        within: Tensor = (z[:, None] - own).square().sum(2).argmin(1)
-        return group * self.components + within
-
-    def _gather(self, z: Tensor, group: Tensor) -> None:
-        """Keep the first rows until there are enough of each group to seed the means."""
-        total = self.groups * self.components
-        if not self.gathered and self.covariance != "diagonal" and (size := 4 * total * z.shape[1] ** 2) > LARGEST:
-            raise ConfigError(
-                f"cem would need {size / 2**30:.0f} GiB for {total} covariances in {z.shape[1]} dimensions, more than "
-                f"{LARGEST >> 30} GiB; use covariance='diagonal', fewer components_per_class, or a narrower bottleneck"
-            )
-        self.gathered.append((z, group))
-        counts = torch.bincount(torch.cat([part for _, part in self.gathered]), minlength=self.groups)
-        if int(counts.sum()) >= ROWS_PER_COMPONENT * total and int(counts.min()) >= self.components:
-            self._seed()
-
-    def _seed(self) -> None:
-        """Seed the means by k-means on the rows gathered, and take these into the moments."""
-        z, group = (torch.cat(parts) for parts in zip(*self.gathered, strict=True))
-        self.gathered = []
-        parts = [z[group == number] for number in range(self.groups)]
-        centers = torch.cat([lloyd(part, seed_means(part, self.components), iterations=10)[0] for part in parts])
-        self.moments = Moments(centers, diagonal=self.covariance == "diagonal")
-        self.moments.add(z, self._nearest(z, group, centers))
-
-
-class _ReferenceStatistics:
-    """The clusters of the last epoch, of the features of all training pictures.
-
-    Args:
-        classes: of the data.
-        components: of each class.
-        threshold: of the hinge, times sigma^2.
-    """
-
-    def __init__(self, classes: int, components: int, threshold: float) -> None:
-        self.classes, self.components, self.threshold = classes, components, threshold
-        self.clusters: ClassClusters | None = None
-
-    def loss(self, z: Tensor, y: Tensor, noise_variance: float) -> Tensor | None:
-        """Return the release's loss, or None before there are clusters."""
-        if self.clusters is None:
-            return None
-        return hinged_variance(self.clusters, z, y, floor=self.threshold * noise_variance)
-
-    def refit(self, epoch: Epoch) -> None:
-        """Cluster the features of all training pictures, from the means of the epoch before."""
-        z, y = (torch.cat(parts) for parts in zip(*((z.flatten(1).float(), y) for _, z, y in epoch.batches()), strict=True))
-        if self.clusters is None:
-            # The release draws with the probability of the distance, where k-means++ takes its square.
-            means = torch.stack([seed_means(z[y == number], self.components, power=1) for number in range(self.classes)])
-        else:
-            means = self.clusters.means
-        self.clusters = cluster_classes(z, y, means)
-
-    def memory(self) -> dict[str, Tensor]:
-        """Return the clusters."""
-        if self.clusters is None:
-            return {}
-        return {name: torch.as_tensor(value) for name, value in vars(self.clusters).items()}
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take clusters back."""
-        means, weights, variances = (memory[name] for name in ("means", "weights", "variances"))
-        self.clusters = ClassClusters(means, weights, variances, int(memory["pictures"]))
+            return ClusterStatistics(classes, self.components_per_class, self.threshold)
+        groups = classes if self.by_class else 1
+        return MixtureStatistics(groups, classes * self.components_per_class // groups, self.covariance, pictures)
 
 
 def _check(z: Tensor, epoch: int) -> None:
-    """Refuse features without which there is no covariance. One look at the device for both."""
+    """Refuse features that have no covariance."""
     low, high = z.aminmax()
     if not bool((high - low).isfinite()):
         raise TrainingError(f"cem needs finite features, found z with {_what(z)} in epoch {epoch}; lower the learning rate")

@@ -87,6 +87,10 @@ class Compose(Defense):
         for part in self:
             part.prepare(model, data)
 
+    def begin(self, data: Data) -> None:  # noqa: D102
+        for part in self:
+            part.begin(data)
+
     def begin_epoch(self, epoch: Epoch) -> None:  # noqa: D102
         for part in self:
             part.begin_epoch(epoch)
