@@ -11,6 +11,7 @@ from sfumato.studies.study import Study
 STUDY = """
 title = "A small study"
 source = "nobody2026, Table 1"
+planned = ["magic"]
 columns = ["accuracy", "decoder/train/mse", "decoder/infer/mse"]
 gain = { train = 50.0, infer = 25.0 }
 notes = ["Numbers are made up."]

@@ -205,7 +205,7 @@ def assemble_audit(
         accuracy=reached,
         attacks=tuple(result for found in findings for result in found.results),
         exhibits=(*sent, *(exhibit for found in findings for exhibit in found.exhibits)),
-        untested=_untested(attacks, seeds, certificates),
+        untested=_untested(attacks, seeds, certificates, stochastic=target.protection.stochastic),
         seeds=tuple(seeds),
         versions=versions(),
         hardware="; ".join(dict.fromkeys(found.hardware for found in findings)),
@@ -353,7 +353,9 @@ def data_facts(data: Data) -> DataFacts:
     )
 
 
-def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int], certificates: Sequence[Certificate]) -> tuple[str, ...]:
+def _untested(
+    named: Mapping[str, FeatureAttack], seeds: Sequence[int], certificates: Sequence[Certificate], *, stochastic: bool
+) -> tuple[str, ...]:
     """Say what an audit with these attacks says nothing about."""
     run = {type(attack) for attack in named.values()}
     left = [
@@ -361,7 +363,8 @@ def _untested(named: Mapping[str, FeatureAttack], seeds: Sequence[int], certific
         for name, entry in registry.TABLE["attacks"].items()
         if name not in named and entry.load() not in run
     ]
-    once = [] if any(attack.releases > 1 for attack in named.values()) else [_REPEATED]
+    averaged = any(attack.releases > 1 for attack in named.values())
+    once = [_REPEATED] if stochastic and not averaged else []
     few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
     bound = [] if certificates else [_UNBOUNDED]
     return (*left, *_NOT_THIS_SURFACE, *once, *few, *bound)

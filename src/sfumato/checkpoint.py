@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sfumato.errors import WeightsError
-from sfumato.files import load_into, read_tensors, write_tensors
+from sfumato.files import load_into, read_tensors, under, write_tensors
 
 FORMAT = "sfumato-checkpoint-2"
 
@@ -95,15 +95,10 @@ def load(
         )
     if facts["definition"] != definition:
         raise WeightsError(f"{path} is the checkpoint of another recipe; start without --resume, or use another folder")
-    load_into(target, _under(tensors, "target."), source=path)
+    load_into(target, under(tensors, "target."), source=path)
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in _under(tensors, "optimizer.").items():
+    for name, value in under(tensors, "optimizer.").items():
         place, key = name.split(".", 1)
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])], _under(tensors, "memory.")
-
-
-def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names start with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])], under(tensors, "memory.")

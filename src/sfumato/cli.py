@@ -206,7 +206,9 @@ def show_study(name: StudyName) -> None:
 @study.command("run")
 def run_study(
     name: StudyName,
-    size: Annotated[SizeName, typer.Option(help="Minutes on a CPU, under an hour on a large GPU, or the paper's own.")] = "smoke",
+    size: Annotated[
+        SizeName, typer.Option(help="Minutes on a CPU, meant for an hour on a large GPU, or the paper's own.")
+    ] = "smoke",
     seeds: Annotated[int, typer.Option(help="Train and attack every row with this many seeds.", min=1)] = 1,
     reading: Annotated[ReadingName, typer.Option(help="The pictures scored, or those that the adversary trained on.")] = "scored",
     runs: Runs = Path("runs"),
@@ -222,10 +224,9 @@ def run_study(
     loaded = load_study(name)
     with progress("the same command goes on") as watch:
         place = _workplace(runs, data_root, device, skip_bad=skip_bad, watch=watch)
-        folder = runs / "studies" / f"{loaded.name}-{size}"
-        found = runner.run_study(
-            loaded, size, place, seeds=range(seeds), reading=reading, keep=lambda results: save_study(results, folder)
-        )
+        found = runner.run_study(loaded, size, place, seeds=range(seeds), reading=reading)
+    folder = _study_folder(runs, loaded.name, size, reading)
+    save_study(found, folder)
     _print_study(found)
     say(f"report: {folder / 'report.html'}")
     if found.failed:
@@ -236,7 +237,7 @@ def run_study(
 def report_study(
     name: StudyName,
     size: Annotated[SizeName | None, typer.Option(help="One size only.", show_default=False)] = None,
-    reading: Annotated[ReadingName | None, typer.Option(help="As it was run.", show_default=False)] = None,
+    reading: Annotated[ReadingName | None, typer.Option(help="One reading only.", show_default=False)] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Show what a study came to again. Nothing is computed."""
@@ -244,15 +245,21 @@ def report_study(
     from sfumato.studies.study import SIZES
 
     stem = Path(name).stem if name.endswith(".toml") else name
-    paths = [runs / "studies" / f"{stem}-{one}" / "study.json" for one in ([size] if size else SIZES)]
+    readings: tuple[ReadingName, ...] = (reading,) if reading else ("scored", "trained")
+    paths = [_study_folder(runs, stem, one, made) / "study.json" for one in ([size] if size else SIZES) for made in readings]
     found = [path for path in paths if path.exists()]
     if not found:
         raise ConfigError(
             f"expected the study '{stem}' in {runs / 'studies'}, found no {' or '.join(path.parent.name for path in paths)}; "
-            f"run it with: sfumato study run {name}"
+            f"run it with: sfumato study run {name}{f' --reading {reading}' if reading else ''}"
         )
     for path in found:
-        _print_study(read_results(path, reading))
+        _print_study(read_results(path))
+
+
+def _study_folder(runs: Path, name: str, size: str, reading: ReadingName) -> Path:
+    """Return where a study is written: runs of another size or reading stay."""
+    return runs / "studies" / (f"{name}-{size}" if reading == "scored" else f"{name}-{size}-{reading}")
 
 
 def _print_study(results: Results) -> None:

@@ -124,6 +124,16 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it.
+
+    Example:
+        >>> under({"a.b": Tensor(), "c.d": Tensor()}, "a.")
+        {'b': tensor([])}
+    """
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
     """Load tensors into a module, all of them or none.
 

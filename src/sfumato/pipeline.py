@@ -22,6 +22,7 @@ from sfumato.data.base import Data, Pictures, Reading
 from sfumato.data.partition import partition
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import load_into, read_tensors, write_atomic, write_json, write_tensors
+from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import build_model
 from sfumato.recipe import Recipe
 from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
@@ -169,6 +170,7 @@ def _attack(
             "name": name,  # the bootstrap of the intervals is drawn by it
             "attack": {"attack": type(attack).__name__, **dataclasses.asdict(attack)},
             "seed": seed,
+            "lpips": lpips_is_there(),  # installed later, it adds a number
             "auxiliary": data.part("auxiliary").fingerprint,
             "scored": {part: some.fingerprint for part, some in scored.items()},
         },

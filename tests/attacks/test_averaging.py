@@ -84,8 +84,10 @@ def test_an_audit_shows_each_attack_as_many_releases_as_it_asks_for(small_split:
 
 def test_repeated_releases_are_untested_until_they_are_tested(small_split: sf.Split, blobs: sf.Data) -> None:
     averaging = sf.Averaging(releases=2, blocks=0, channels=4, fitting=QUICK)
-    for attacks, said in (([sf.Likelihood(steps=1)], True), ([sf.Likelihood(steps=1), averaging], False)):
-        untested = sf.audit(small_split, blobs, attacks=attacks, pictures=5).untested
+    noisy, plain = Target(small_split, Compose(sf.Noise(sigma=0.1))), Target(small_split, Compose())
+    once = sf.Likelihood(steps=1)
+    for target, attacks, said in ((noisy, [once], True), (noisy, [once, averaging], False), (plain, [once], False)):
+        untested = sf.audit(target, blobs, attacks=attacks, pictures=5).untested
         assert ("repeated releases" in " ".join(untested)) == said
 
 

@@ -63,6 +63,21 @@ def test_a_study_from_run_to_report(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert again == said[: said.index("report: ")]
 
 
+def test_a_run_of_one_reading_leaves_that_of_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reading in ("scored", "trained"):
+        assert call("study", "run", "small.toml", "--device", "cpu", "--reading", reading, monkeypatch=monkeypatch) == 0
+    assert {path.name for path in (folder / "runs" / "studies").iterdir()} == {"small-smoke", "small-smoke-trained"}
+    capsys.readouterr()
+    assert call("study", "report", "small.toml", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert 'Reading "scored"' in said
+    assert 'Reading "trained"' in said
+    assert call("study", "report", "small.toml", "--reading", "trained", monkeypatch=monkeypatch) == 0
+    assert 'Reading "scored"' not in capsys.readouterr().out
+
+
 def test_a_failed_cell_is_said_at_the_end_with_status_1(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +101,7 @@ def test_studies_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch, capsys: p
     ("arguments", "message"),
     [
         (["run", "nothing"], "no study named 'nothing'"),
-        (["report", "cem-table1", "--size", "gpu"], "found no cem-table1-gpu; run it with: sfumato study run cem-table1"),
+        (["report", "cem-table1", "--size", "gpu"], "found no cem-table1-gpu or cem-table1-gpu-trained; run it with"),
         (["run", "small.toml", "--size", "gpu"], "the study 'small' has no size 'gpu'"),
     ],
 )

@@ -28,8 +28,15 @@ def test_only_attacks_that_a_column_shows_are_run() -> None:
     assert [column.name for column in shown] == ["", "decoder", "mean"]
 
 
-def test_a_defense_that_this_version_lacks_is_no_problem_of_the_study() -> None:
+def test_a_defense_that_is_planned_is_no_problem_of_the_study() -> None:
     assert [row.missing for row in small_study().rows] == [[], [], [], ["magic"], ["magic"]]
+
+
+def test_a_defense_that_is_misspelt_is_one() -> None:
+    with pytest.raises(RecipeError, match=r"row 'Magic': no defense named 'magic'.*stands in `planned`"):
+        small_study('planned = ["magic"]', "planned = []")
+    with pytest.raises(RecipeError, match=r"no defense named 'nosie' \(did you mean 'noise'\?\)"):
+        small_study('name = "noise"', 'name = "nosie"')
 
 
 def test_a_size_gives_arguments_to_defenses_by_name() -> None:

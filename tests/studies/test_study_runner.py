@@ -110,12 +110,6 @@ def test_a_size_that_is_not_there(workplace: Workplace) -> None:
         run_study(small_study(), "gpu", workplace)
 
 
-def test_results_are_kept_after_each_cell(workplace: Workplace) -> None:
-    kept: list[int] = []
-    run_study(small_study(), "smoke", workplace, keep=lambda results: kept.append(len(results.cells)))
-    assert kept == [1, 2, 3, 4, 5]
-
-
 def test_what_was_found_is_not_told_again(workplace: Workplace) -> None:
     news: list[str] = []
     told = dataclasses.replace(workplace, watch=lambda name, *_: news.append(name))
@@ -138,8 +132,6 @@ def test_the_record_holds_everything_that_is_shown(workplace: Workplace, tmp_pat
     assert record["cells"][0]["facts"]["head_parameters"] > 0
     assert record["study"]["rows"][1]["published"] == [90.5, 0.002, 0.004]
     assert len(record["cells"][0]["pictures"]["sent"]) == len(record["cells"][0]["pictures"]["decoder"]) == 3
-    with pytest.raises(ConfigError, match="run the study again with --reading trained"):
-        read_results(tmp_path / "small-smoke" / "study.json", "trained")
 
 
 def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -113,3 +113,15 @@ def test_a_table_leaves_no_row_out_and_says_why_one_is_empty() -> None:
 def test_one_seed_is_said_to_be_one() -> None:
     assert any("One seed" in sentence for sentence in facts(results(cell("Plain", 1, 1))))
     assert any("Means over 3 seeds" in sentence for sentence in facts(results(seeds=(0, 1, 2))))
+
+
+def test_a_row_with_some_of_its_seeds_says_so_and_has_no_interval() -> None:
+    failed = Cell(row="Noise", seed=1, error="out of memory")
+    found = replace(results(cell("Noise", 0.02, 0.04), failed), seeds=(0, 1))
+    row = next(row for row in found.study.rows if row.label == "Noise")
+    interval = number(found, row, found.study.columns[1])
+    assert interval is not None
+    assert interval.value == pytest.approx(0.02)
+    assert math.isnan(interval.low)
+    labels = [line.label for line in study_table(found).rows]
+    assert "Noise (1 of 2 seeds)" in labels

@@ -119,7 +119,7 @@ class _Code:
     def information(self, rows: Tensor) -> Tensor:
         """Return the code length of one release of each of these rows over that of its own noise, nats, (n,).
 
-        The noise as it was drawn has the same mean as its entropy, and varies with the code, so that the difference varies little.
+        The noise as it was drawn has the mean of its entropy and varies with the code, so that the difference varies little.
         """
         drawn = torch.randn_like(rows)
         noise = 0.5 * (drawn.square().sum(1) + rows.shape[1] * math.log(2 * math.pi * self.noise_std**2))

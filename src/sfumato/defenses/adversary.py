@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sfumato.errors import ConfigError
+from sfumato.files import under
 from sfumato.models.inverter import ResidualDecoder
 from sfumato.modules import eval_mode
 
@@ -58,11 +59,11 @@ class InnerAdversary:
         with torch.device("meta" if recalled else "cpu"):
             network = self._build(*examples)
         if recalled:
-            network.load_state_dict(_under(recalled, "network."), assign=True)
+            network.load_state_dict(under(recalled, "network."), assign=True)
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(network.parameters(), lr=self._learning_rate)
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under(recalled, "optimizer.").items():
+        for name, value in under(recalled, "optimizer.").items():
             place, key = name.split(".", 1)
             state.setdefault(int(place), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -123,8 +124,3 @@ def residual_decoder(z: Tensor, x: Tensor, *, blocks: int, channels: int) -> Res
     """Return an image decoder from features like z, (N, ...), to pictures like x, (N, C, H, W)."""
     _, colors, height, width = x.shape
     return ResidualDecoder(z.shape[1:], (colors, height, width), blocks=blocks, channels=channels)
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError, ConflictError
+from sfumato.files import under
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -130,8 +131,7 @@ class Compose(Defense):
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
         for part in self:
-            mine = f"{part.name}."
-            part.recall({name.removeprefix(mine): value for name, value in memory.items() if name.startswith(mine)})
+            part.recall(under(memory, f"{part.name}."))
 
     def extra_repr(self) -> str:  # noqa: D102
         return ", ".join(part.describe() for part in self)

@@ -22,6 +22,7 @@ from sfumato.defenses.additive import AdditiveNoise
 from sfumato.defenses.adversary import InnerAdversary, residual_decoder
 from sfumato.errors import ConfigError
 from sfumato.metrics.image import ssim
+from sfumato.models.inverter import check_size
 from sfumato.split import Split
 from sfumato.types import Step
 
@@ -52,8 +53,7 @@ class NoiseARL(AdditiveNoise):
         super().__init__(sigma)
         if not 0 < weight < math.inf:
             raise ConfigError(f"weight must be > 0 and finite, got {weight}; for noise alone use Noise(sigma={sigma})")
-        if blocks < 0 or channels < 1:
-            raise ConfigError(f"blocks must be >= 0 and channels >= 1, got {blocks} and {channels}; 4 and 64 are ResSFL's")
+        check_size(blocks, channels)
         self.weight = weight
         self.blocks, self.channels, self.learning_rate = blocks, channels, learning_rate
         self.adversary = InnerAdversary(partial(residual_decoder, blocks=blocks, channels=channels), learning_rate)

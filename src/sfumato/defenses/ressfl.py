@@ -24,6 +24,7 @@ from sfumato.defenses.adversary import InnerAdversary, residual_decoder
 from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError
 from sfumato.metrics.image import ssim
+from sfumato.models.inverter import check_size
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -68,8 +69,7 @@ class ResSFL(Defense):
             )
         if steps < 1 or pretrain < 0:
             raise ConfigError(f"steps must be at least 1 and pretrain at least 0, got {steps} and {pretrain}")
-        if blocks < 0 or channels < 1:
-            raise ConfigError(f"blocks must be >= 0 and channels >= 1, got {blocks} and {channels}; 4 and 64 are the release's")
+        check_size(blocks, channels)
         self.weight, self.threshold = weight, threshold
         self.steps, self.pretrain = steps, pretrain
         self.blocks, self.channels, self.learning_rate = blocks, channels, learning_rate

@@ -122,6 +122,15 @@ def _window(side: int, like: Tensor) -> Tensor:
     return like.new_zeros(side, side).scatter_add_(1, places, weights.expand(side, -1))
 
 
+def lpips_is_there() -> bool:
+    """Return whether `lpips` has its package and its weights."""
+    try:
+        _lpips_network()
+    except ConfigError:
+        return False
+    return True
+
+
 def _lpips_network() -> torch.nn.Module:
     """Return the network of the extra "perceptual", from weights that are on the disk already.
 

@@ -14,12 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sfumato import registry
 from sfumato.arguments import construct
 from sfumato.errors import ConfigError, RecipeError, UnknownNameError, nearest
 from sfumato.studies.column import Column, read_column
 from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study
 
-_INHERITED = ("columns", "selection", "size", "rows")
+_INHERITED = ("columns", "selection", "size", "rows", "planned")
 _TABLES = ("size", "rows", "averages")
 _T = TypeVar("_T")
 
@@ -240,7 +241,14 @@ class _Reader:
         ]
 
     def _check_recipes(self, study: Study) -> None:
-        """See that every cell is a recipe; defenses that this version does not have are no problem of the study."""
+        """See that every cell is a recipe; a defense that is planned is no problem of the study."""
+        for row in study.rows:
+            self.problems += [
+                f"row '{row.label}': no defense named '{name}'{nearest(name, registry.TABLE['defenses'])}; known: "
+                f"{', '.join(registry.TABLE['defenses'])}; one that a later version will have stands in `planned`"
+                for name in row.missing
+                if name not in study.keys.planned
+            ]
         plain = Row(label="no defense")
         for size in study.sizes:
             before = len(self.problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,16 +125,15 @@ def write_results(results: Results, path: str | Path) -> Path:
     return write_json(path, values)
 
 
-def read_results(path: str | Path, reading: Reading | None = None) -> Results:
+def read_results(path: str | Path) -> Results:
     """Read what `write_results` wrote.
 
     Args:
         path: the file.
-        reading: how the columns train and infer shall be read; as they were run where None.
 
     Raises:
         StorageError: there is no such file.
-        ConfigError: it is no record of a study, or was not run in this reading.
+        ConfigError: it is no record of a study.
     """
     try:
         values = json.loads(Path(path).read_bytes())
@@ -143,7 +142,7 @@ def read_results(path: str | Path, reading: Reading | None = None) -> Results:
     except ValueError as error:
         raise ConfigError(f"expected JSON in {path}, found something else: {error}; run the study again") from error
     found = validate(_RECORD, values, f"the record of a study, format 1, in {path}", "run the study again")
-    results = Results(
+    return Results(
         study=read_study(found.study, name=found.name),
         size=found.size,
         reading=found.reading,
@@ -152,6 +151,3 @@ def read_results(path: str | Path, reading: Reading | None = None) -> Results:
         cells=found.cells,
         versions=found.versions,
     )
-    if reading == "trained" and found.reading == "scored":
-        raise ConfigError(f'{path} was run with the reading "scored"; run the study again with --reading trained')
-    return results if reading is None else replace(results, reading=reading)

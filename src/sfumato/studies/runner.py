@@ -38,7 +38,6 @@ def run_study(
     *,
     seeds: Sequence[int] = (0,),
     reading: Reading = "scored",
-    keep: Callable[[Results], None] | None = None,
 ) -> Results:
     """Run a study, or what of it is not there yet.
 
@@ -48,7 +47,6 @@ def run_study(
         workplace: where.
         seeds: every row is trained and attacked with each.
         reading: what the columns train and infer mean; "trained" takes one more run of each attack.
-        keep: given the results so far after each cell.
 
     Returns:
         The results. A cell that failed is there with its error, as is one whose defense this version does not have.
@@ -70,8 +68,6 @@ def run_study(
                 results = replace(results, data=data_facts(data["private"]))
                 cell = _tried(study, row, seed, recipes, data, place)
             results = replace(results, cells=(*results.cells, cell))
-            if keep is not None:
-                keep(results)
     return results
 
 

@@ -29,7 +29,7 @@ from sfumato.recipe import Recipe, read_recipe
 from sfumato.studies.column import Column
 
 SIZES = ("smoke", "gpu", "full")
-"""The sizes that a study may have: minutes on a CPU, under an hour on a large GPU, the paper's."""
+"""The sizes that a study may have: minutes on a CPU, meant for under an hour on a large GPU, the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,7 @@ class Keys:
         chart: a picture to draw.
         pictures: how many reconstructions of each row to show.
         notes: what is to be said about the study.
+        planned: defenses of its rows that a later version will have.
     """
 
     title: str
@@ -157,6 +158,7 @@ class Keys:
     chart: Chart | None = None
     pictures: int = 0
     notes: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _exact(value: float) -> Interval:
 
 
 def number(results: Results, row: Row, column: Column) -> Interval | None:
-    """Return what a row came to, over the seeds that have numbers; None where none has.
+    """Return what a row came to, over the seeds that have numbers, without an interval where some have none; None where none has.
 
     Args:
         results: of the study.
@@ -98,6 +98,8 @@ def number(results: Results, row: Row, column: Column) -> Interval | None:
         column: of the study.
     """
     found = [interval for cell in results.of(row.label) if (interval := measured(cell, column, results)) is not None]
+    if 0 < len(found) < len(results.seeds):  # an interval of some seeds is not that of all
+        return Interval(statistics.fmean(interval.value for interval in found), math.nan, math.nan)
     return over_seeds(found) if found else None
 
 

@@ -47,7 +47,7 @@ def study_table(results: Results) -> StudyTable:
         results: of the study.
     """
     study = results.study
-    rows = [Row(row.label, _cells(results, row)) for row in study.rows_at(results.size)]
+    rows = [Row(_label(results, row), _cells(results, row)) for row in study.rows_at(results.size)]
     rows += [Row(_average_label(results, line), _average_cells(results, line)) for line in study.averages]
     sources = ("ours", "paper") if any(row.published for row in study.rows) else ("ours",)
     shown = [Row(row.label, tuple(cell for place, cell in enumerate(row.cells) if place % 2 < len(sources))) for row in rows]
@@ -85,6 +85,11 @@ def _cells(results: Results, row: StudyRow) -> tuple[str, ...]:
         for place, column in enumerate(results.study.columns)
         for text in (_ours(column, number(results, row, column), nothing), _theirs(column, row.published, place))
     )
+
+
+def _label(results: Results, row: StudyRow) -> str:
+    run, total = len(results.of(row.label)), len(results.seeds)
+    return row.label if run in (0, total) else f"{row.label} ({run} of {total} seeds)"
 
 
 def _average_cells(results: Results, line: Average) -> tuple[str, ...]:
