@@ -65,7 +65,7 @@ def test_the_recipe_is_one() -> None:
     recipe = parse_recipe(text)
     assert parse_recipe(text + "\n[[attacks]]\nlabel = 'quick'\n" + quick).attacks["quick"].fitting.epochs == 12
     assert recipe.train.schedule.name == "step"
-    assert len(recipe.defenses) == 2
+    assert [defense.name for defense in recipe.defenses] == ["bottleneck", "noise", "cem"]
     assert recipe.audit.seeds == (0, 1, 2)
 
 
