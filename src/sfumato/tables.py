@@ -165,7 +165,7 @@ def show_value(name: str, value: float) -> tuple[str, str]:
         (('information', '1,234 bits'), ('noise std', '0.025'))
     """
     *words, unit = name.split("_")
-    form = ",.0f" if 1000 <= abs(value) < 1e15 else ".4g"
+    form = ",.0f" if 1000 <= abs(value) < 1e15 else ".3g"
     number = show_number(value, form)
     return (" ".join(words), f"{number} {unit}") if words and unit in _UNITS else (name.replace("_", " "), number)
 
