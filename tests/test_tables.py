@@ -41,7 +41,7 @@ def test_table_shows_certified_bits_where_there_are_any() -> None:
     assert "Certified leak" not in dict(table([plain, audit(certificates=(certificate(values={"dfil": 1.0}),))]))
     assert dict(table([plain, certified, beaten]))["Certified leak"] == (
         "not certified",
-        "at most 811.2 bits per picture",
+        "at most 811 bits per picture",
         "refuted (an attack got below its floor)",
     )
 
