@@ -173,7 +173,9 @@ def test_an_audit_of_nothing_is_refused(
 
 
 def test_a_target_with_gaussian_noise_is_certified_and_another_says_that_it_is_not(small_split: sf.Split, blobs: sf.Data) -> None:
-    unbounded = "every other adversary: no certificate is known for a release that is not features with Gaussian noise added"
+    unbounded = (
+        "every other adversary: certificates are known only for features with Gaussian noise added and nothing else done to them"
+    )
     for defenses, names in (([sf.Noise(sigma=0.1)], ["entropy", "fisher"]), ([sf.Dropout(p=0.1)], []), ([], [])):
         made = sf.audit(Target(small_split, sf.Compose(*defenses)), blobs, attacks=[QUICK], pictures=8)
         assert [certificate.name for certificate in made.certificates] == names
@@ -187,16 +189,24 @@ def test_the_entropy_of_the_pictures_turns_bits_into_a_floor(small_split: sf.Spl
         assert (made.certificates[0].floor is not None) == floored
 
 
-def test_an_attack_that_averages_can_refute_what_is_certified_for_one_release(blobs: sf.Data) -> None:
-    """The floor for one release of an identity head is its noise; 64 releases get under it, and the audit says so."""
+def test_a_certificate_is_refuted_by_attacks_that_see_one_release_only(blobs: sf.Data) -> None:
+    """The floor for one release of an identity head is its noise; a decoder knows pictures, and 64 releases average it away."""
     head = sf.Split(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
     target = Target(head, sf.Compose(sf.Noise(sigma=0.2)))
-    averaging = sf.Averaging(releases=64, blocks=0, channels=8, fitting=Fitting(epochs=20, batch_size=32, patience=0))
-    made = sf.audit(target, blobs, attacks=[averaging], pictures=40)
-    fisher = made.certificates[1]
+    fitting = Fitting(epochs=20, batch_size=32, patience=0)
+    once = sf.Decoder(blocks=0, channels=8, fitting=fitting)
+    often = sf.Averaging(releases=64, blocks=0, channels=8, fitting=fitting)
+    made = sf.audit(target, blobs, attacks=[once, often], pictures=40)
+    fisher, strongest, single = made.certificates[1], made.strongest(), made.strongest(once=True)
     assert fisher.floor == pytest.approx(0.04, rel=1e-3)
-    assert made.beaten(fisher) is made.strongest()
+    assert strongest is not None
+    assert single is not None
+    assert (strongest.releases, single.releases) == (64, 1)
+    assert strongest.mse.high < single.mse.low < fisher.floor
+    assert made.beaten(fisher) is single
     assert made.beaten(made.certificates[0]) is None
+    averaged = sf.audit(target, blobs, attacks=[often], pictures=40)
+    assert averaged.beaten(averaged.certificates[1]) is None
 
 
 @pytest.mark.gpu

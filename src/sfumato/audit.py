@@ -51,7 +51,9 @@ _NOT_THIS_SURFACE = (
     "the weights: whether training pictures can be recovered from the released classifier (model inversion)",
     "the predictions: whether membership in the training set shows in the answers (membership inference)",
 )
-_UNBOUNDED = "every other adversary: no certificate is known for a release that is not features with Gaussian noise added"
+_UNBOUNDED = (
+    "every other adversary: certificates are known only for features with Gaussian noise added and nothing else done to them"
+)
 _REPEATED = "repeated releases of the same picture: noise averages out when a device sends one picture many times"
 
 
@@ -255,6 +257,8 @@ def hardware(device: torch.device) -> str:
 
 def _named(attacks: Sequence[str | FeatureAttack] | Mapping[str, FeatureAttack]) -> dict[str, FeatureAttack]:
     """Return the attacks by the names that they get in the report."""
+    if isinstance(attacks, str):
+        attacks = [attacks]
     if isinstance(attacks, Mapping):
         named = dict(attacks)
     else:
@@ -263,7 +267,7 @@ def _named(attacks: Sequence[str | FeatureAttack] | Mapping[str, FeatureAttack])
             name = attack if isinstance(attack, str) else type(attack).__name__.lower()
             made = registry.create("attacks", name, {}) if isinstance(attack, str) else attack
             if not isinstance(made, FeatureAttack):
-                raise ConfigError(f"'{name}' is no attack on features, found {type(made).__name__}")
+                raise ConfigError(f"expected attacks on features such as Decoder() or 'decoder', found {made!r}")
             if name in named:
                 raise ConfigError(f"two attacks named '{name}'; name them: attacks={{'first': ..., 'second': ...}}")
             named[name] = made
@@ -335,6 +339,7 @@ def _result(
         seconds=attacked.seconds,
         queries=attacked.queries,
         settings=dataclasses.asdict(attack),
+        releases=attack.releases,
     )
 
 

@@ -293,7 +293,8 @@ class _Reader:
         whole = [part for part in made if part is not None]
         try:
             composed = Compose(*whole)
-            composed.join(composed)
+            if len(whole) == len(made):  # otherwise a part that another one asks for may only be misspelt
+                composed.join(composed)
         except ConfigError as error:
             self.problems.append(f"defenses: {error}")
         return tuple(whole)

@@ -85,6 +85,7 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         Row("Accuracy", tuple(show_interval(percent(audit.accuracy), ".1f", " %") for audit in audits)),
         Row("Strongest attack", scored(describe_scored)),
         Row("MSE", scored(lambda result: show_interval(result.mse, "#.3g"))),
+        *_blind_row(audits),
         Row("PSNR", scored(lambda result: show_interval(result.psnr, ".2f", " dB"))),
         Row("SSIM", scored(lambda result: show_interval(result.ssim, ".3f"))),
         *certified,
@@ -128,6 +129,16 @@ def attack_table(audit: Audit) -> list[Row]:
 
 def _count(count: int | None) -> str:
     return "not recorded" if count is None else f"{count:,}"
+
+
+def _blind_row(audits: Sequence[Audit]) -> list[Row]:
+    """Return what an adversary reaches that sees nothing, where any audit ran it: errors near it have recovered little."""
+    errors = [
+        next((result.mse for result in audit.attacks if (result.name, result.part) == ("mean", "inference")), None)
+        for audit in audits
+    ]
+    cells = tuple("not run" if error is None else show_interval(error, "#.3g") for error in errors)
+    return [Row("MSE of the mean picture", cells)] if any(errors) else []
 
 
 def _certified_bits(audit: Audit) -> str:
@@ -228,5 +239,6 @@ def describe_attack(made: AttackResult | Exhibit) -> str:
 
 
 def describe_scored(result: AttackResult) -> str:
-    """Name an attack with the weights, the seed and how many pictures it was scored on."""
-    return f"{describe_attack(result)} ({result.pictures:,} {'picture' if result.pictures == 1 else 'pictures'})"
+    """Name an attack with the weights, the seed, how many pictures it was scored on and how often it saw each."""
+    seen = f", {result.releases} releases of each" if result.releases > 1 else ""
+    return f"{describe_attack(result)} ({result.pictures:,} {'picture' if result.pictures == 1 else 'pictures'}{seen})"

@@ -45,6 +45,7 @@ def harden(
     epochs: int | None = None,
     train: Train | None = None,
     seed: int = 0,
+    watch: Watch | None = None,
 ) -> Target:
     """Train a split model with defenses; without any, just train it.
 
@@ -55,6 +56,7 @@ def harden(
         epochs: passes over the pictures; as `train` says where None.
         train: how to train; `Train()` where None.
         seed: of everything random.
+        watch: told of each step.
 
     Returns:
         The trained target as deployed, in eval mode, on the device of `target`.
@@ -74,7 +76,7 @@ def harden(
     """
     settings = train or Train()
     assembled = assemble(target, data, defenses, seed=seed)
-    fit(assembled, data, settings if epochs is None else replace(settings, epochs=epochs), seed=seed)
+    fit(assembled, data, settings if epochs is None else replace(settings, epochs=epochs), seed=seed, watch=watch)
     return assembled
 
 

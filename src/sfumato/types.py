@@ -151,6 +151,7 @@ class AttackResult:
         seconds: wall time of fitting and reconstructing.
         queries: pictures that the adversary sent through the target.
         settings: the attack's hyper-parameters.
+        releases: how many releases of each picture the adversary saw.
     """
 
     name: str
@@ -167,6 +168,7 @@ class AttackResult:
     seconds: float
     queries: int
     settings: Mapping[str, object] = field(default_factory=dict)
+    releases: int = 1
 
 
 @dataclass(frozen=True)
@@ -304,19 +306,25 @@ class Audit:
     certificates: tuple[Certificate, ...] = ()
 
     def beaten(self, certificate: Certificate) -> AttackResult | None:
-        """Return the strongest attack on pictures of inference time whose error lies below a floor, or None where none does.
+        """Return the strongest attack whose error lies below a certificate's floor, or None where none does.
 
+        It saw one release of each picture of inference time, which is all that certificates are about.
         An error is below when its whole 95 % interval is. Such an attack shows that an assumption of the certificate failed.
         """
         if certificate.floor is None:
             return None
         # Training pictures do not count: of those the adversary may know more than how pictures are drawn.
-        result = self.strongest()
+        result = self.strongest(once=True)
         return result if result is not None and result.mse.high < certificate.floor else None
 
-    def strongest(self, part: Part = "inference") -> AttackResult | None:
-        """Return the result with the lowest MSE on a part, or None where nothing was scored there."""
-        results = [result for result in self.attacks if result.part == part]
+    def strongest(self, part: Part = "inference", *, once: bool = False) -> AttackResult | None:
+        """Return the result with the lowest MSE on a part, or None where nothing was scored there.
+
+        Args:
+            part: the scored pictures.
+            once: only of attacks that saw a single release of each picture.
+        """
+        results = [result for result in self.attacks if result.part == part and not (once and result.releases > 1)]
         return min(results, key=lambda result: result.mse.value, default=None)
 
     def save(self, path: str | Path) -> Path:

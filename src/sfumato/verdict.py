@@ -90,13 +90,14 @@ def closest(audit: Audit, certificate: Certificate) -> str:
     if certificate.floor is None or audit.beaten(certificate):
         return ""
     floor = f"its floor, MSE {show_number(certificate.floor, '#.3g')}"
-    result = audit.strongest()
+    result = audit.strongest(once=True)
     if result is None:
         return f"No attack was run against {floor}."
     reached = f"the strongest, {_scored(result)}, reached {show_interval(result.mse, '#.3g')}"
+    several = " Attacks that see several releases of a picture are not covered." if audit.strongest() is not result else ""
     if result.mse.value < certificate.floor:
-        return f"These pictures cannot tell whether an attack got below {floor}: {reached}."
-    return f"No attack of this audit got below {floor}: {reached}."
+        return f"These pictures cannot tell whether an attack got below {floor}: {reached}.{several}"
+    return f"No attack of this audit got below {floor}: {reached}.{several}"
 
 
 def _scored(result: AttackResult) -> str:

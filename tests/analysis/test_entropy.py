@@ -243,4 +243,4 @@ def test_bounds_without_noise_are_refused() -> None:
 
 def test_entropy_is_said_in_bits() -> None:
     said = entropy_certificate(InformationBound(8 * math.log(2), 0.1, 0.9, 1), dimensions=2, noise_std=1.0, blind=0.05)
-    assert said.statement.startswith("One release says at most 8 bits about its picture, 4.00 for each of its numbers")
+    assert said.statement.startswith("On average a release says at most 8 bits about its picture, 4 for each of its 2 numbers")

@@ -169,13 +169,15 @@ def gaussian_entropy(x: Tensor) -> float:
     return min(0.0, 0.5 * (2 * math.pi * math.e * values).log().sum().item())
 
 
-def require_entropy(entropy_of_x: float | str | None) -> None:
+def require_entropy(entropy_of_x: object) -> None:
     """Raise unless H(x) is left out, to be estimated, or one that pictures in [0, 1] can have.
 
     Raises:
-        ConfigError: it is positive, or not finite.
+        ConfigError: it is something else.
     """
-    if isinstance(entropy_of_x, int | float) and not -math.inf < entropy_of_x <= 0:
+    if entropy_of_x is None or entropy_of_x == "estimate":
+        return
+    if not isinstance(entropy_of_x, int | float) or not -math.inf < entropy_of_x <= 0:
         raise ConfigError(
             f"entropy_of_x is the differential entropy of pictures in [0, 1], in nats, and at most 0, got {entropy_of_x}; from "
             'bits of d pixels of 8 bits it is bits * ln(2) - d * ln(256); "estimate" takes that of a Gaussian'
@@ -205,13 +207,14 @@ def entropy_certificate(
     values = {
         "information_nats": bound.nats,
         "information_bits": bits,
-        "information_error_nats": bound.error,
-        "information_in_sample_nats": bound.in_sample,
+        "standard_error_nats": bound.error,
+        "eq_3_in_sample_nats": bound.in_sample,
         "dimensions": float(dimensions),
         "components": float(bound.components),
         "noise_std": noise_std,
     }
-    statement = f"One release says at most {bits:,.0f} bits about its picture, {bits / dimensions:.2f} for each of its numbers"
+    each = f"{bits / dimensions:.2g} for each of its {dimensions:,} numbers"
+    statement = f"On average a release says at most {bits:.3g} bits about its picture, {each}"
     assumptions = [
         f"the release adds Gaussian noise with a standard deviation of {noise_std:g}, fresh and unknown to the adversary",
         "the adversary sees one release of the picture, and the picture is drawn like the test pictures, on which the bound is "
@@ -232,5 +235,6 @@ def entropy_certificate(
     if floor > blind:
         said = f"{statement}; an entropy of {entropy_of_x:,.0f} nats cannot be theirs: the mean picture gets under its floor."
         return Certificate("entropy", said, None, values, tuple(assumptions))
-    said = f"{statement}; no adversary reaches a mean squared error under {floor:.3g}."
+    claim = f"no adversary reaches a mean squared error under {floor:.3g}"
+    said = f"{statement}; if they were Gaussian, {claim}: an estimate." if estimated else f"{statement}; {claim}."
     return Certificate("entropy", said, floor, values, tuple(assumptions))
