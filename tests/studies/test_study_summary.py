@@ -66,10 +66,10 @@ def test_averages_and_gains_are_those_of_the_pairs_that_were_run() -> None:
     assert published_gain(found, "train") == pytest.approx(100)
     first, second = gains(found)
     assert first == (
-        "Gain in MSE, train: 50.0 % over 1 of 2 pairs; the paper's own rows over these pairs 100.0 %; "
+        "Gain in MSE by what rows add, train: 50.0 % over 1 of 2 pairs; the paper's own rows over these pairs 100.0 %; "
         "the paper says 50.0 % over all."
     )
-    assert second.startswith("Gain in MSE, infer: 25.0 % over 1 of 2 pairs")
+    assert second.startswith("Gain in MSE by what rows add, infer: 25.0 % over 1 of 2 pairs")
 
 
 def test_a_gain_over_seeds_is_the_mean_of_those_of_each_seed() -> None:

@@ -95,8 +95,14 @@ def origin(results: Results) -> list[str]:
         f"seeds: {', '.join(map(str, results.seeds))}",
         f"hardware: {'; '.join(dict.fromkeys(cell.hardware for cell in results.cells if cell.hardware)) or 'none'}",
         *(f"version of {name}: {version}" for name, version in results.versions.items()),
+        *(f"defenses of {row}: {'; '.join(defenses) or 'none'}" for row, defenses in _defended(results).items()),
         *(f"recipe of {cell.row}, seed {cell.seed}: SHA-256 {cell.recipe}" for cell in results.cells if cell.recipe),
     ]
+
+
+def _defended(results: Results) -> dict[str, tuple[str, ...]]:
+    """Return the defenses of each row that was run, as they print themselves."""
+    return {cell.row: cell.facts.defenses for cell in results.cells if cell.facts is not None}
 
 
 def study_html(results: Results) -> str:

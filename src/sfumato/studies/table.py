@@ -130,7 +130,7 @@ def gains(results: Results) -> list[str]:
         known = NOT_RUN if ours is None else _percent(ours)
         same = "" if theirs is None else f"; the paper's own rows over these pairs {show_number(theirs, '.1f')} %"
         printed = "" if claimed is None else f"; the paper says {show_number(claimed, '.1f')} % over all"
-        said.append(f"Gain in MSE, {part}: {known} over {run} of {total} pairs{same}{printed}.")
+        said.append(f"Gain in MSE by what rows add, {part}: {known} over {run} of {total} pairs{same}{printed}.")
     return said
 
 
