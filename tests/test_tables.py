@@ -56,3 +56,16 @@ def test_attack_table_puts_the_strongest_at_inference_first() -> None:
     rows = attack_table(audit(attacks=(result(0.001, part="train"), result(0.5, seed=1), result(0.2, seed=2))))
     assert [(row.cells[0], row.cells[2]) for row in rows] == [("inference", "2"), ("inference", "1"), ("train", "0")]
     assert all(len(row.cells) + 1 == len(ATTACK_COLUMNS) for row in rows)
+
+
+def test_table_shows_what_knowing_nothing_reaches_where_it_was_measured() -> None:
+    blind = audit(attacks=(result(), result(0.07, name="mean", selection="only")))
+    assert dict(table([blind, audit()]))["MSE of the mean picture"] == ("0.0700 (0.0693 to 0.0707)", "not run")
+    assert "MSE of the mean picture" not in dict(table([audit()]))
+
+
+def test_table_says_how_many_releases_an_attack_saw() -> None:
+    often = replace(result(0.02, name="averaging"), releases=16)
+    assert dict(table([audit(attacks=(often,))]))["Strongest attack"] == (
+        "averaging, best epoch, seed 0 (512 pictures, 16 releases of each)",
+    )
