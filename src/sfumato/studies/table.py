@@ -150,6 +150,8 @@ def facts(results: Results) -> list[str]:
     if data is not None:
         counts = ", ".join(f"{data.counts[part]:,} {part}" for part in ("private", "test") if part in data.counts)
         said.append(f'Ours: size "{results.size}", {data.name} ({counts}).')
+    if results.size == "smoke" and any(row.published for row in study.rows):
+        said.append("This size shows that everything runs: its numbers are not to be compared with the paper's.")
     if any(column.part for column in study.columns):
         said.append(_READINGS[results.reading])
     if attacked:
