@@ -18,9 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/sfumato demo
 
-# One thread for each of two workers: more threads than cores make PyTorch wait for itself.
+# One thread for each of two workers: more threads than cores make PyTorch wait for itself. Some tests take minutes: an idle worker
+# takes over what waits behind one.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests bench
