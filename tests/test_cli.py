@@ -536,7 +536,12 @@ def test_an_interrupted_training_resumes_to_the_same_weights(sfumato_: Command, 
     recipe = write_recipe(("epochs = 1\nb", "epochs = 80\nb"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        python_m("train", recipe), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        python_m("train", recipe),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     while process.poll() is None and not [*place.rglob("checkpoint.safetensors")]:
         time.sleep(0.005)
