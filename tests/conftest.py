@@ -11,6 +11,13 @@ from sfumato.data.base import Data
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that take minutes where each worker starts: two workers begin at the start and in the middle."""
+    long = [item for item in items if item.get_closest_marker("timeout")]
+    others = [item for item in items if not item.get_closest_marker("timeout")]
+    items[:] = [*long[::2], *others[: len(others) // 2], *long[1::2], *others[len(others) // 2 :]]
+
+
 @pytest.fixture(scope="session")
 def blobs() -> Data:
     """Two classes of 8x8 pictures that a small net learns in an epoch or two: a bright square, left or right, over noise."""
