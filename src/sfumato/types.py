@@ -34,6 +34,8 @@ Access = Literal["labels", "logits", "features", "weights"]
 """What an adversary may see of a target, each level including those before it."""
 Part = Literal["train", "inference"]
 """The scored pictures: those that the adversary trained on, or those of inference time."""
+TaskName = Literal["classification", "reidentification"]
+"""What a target is for: to name the class of a picture, or to find the pictures that show the same individual."""
 Selection = Literal["only", "best", "last"]
 """Which weights of an attack's own network made a reconstruction: it has none to choose, those that did best on held-out
 auxiliary data, or those of the last epoch."""
@@ -71,6 +73,7 @@ class Step:
         learning_rate: of this step.
         generator: the stream of this step's random numbers, on the device of x.
         phase: which of a method's updates this is; "main" where no method names phases.
+        embedding: (N, E), what the last linear layer of the model was given; None unless the task asks for it.
     """
 
     x: Tensor
@@ -84,6 +87,7 @@ class Step:
     learning_rate: float
     generator: torch.Generator
     phase: str = "main"
+    embedding: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,23 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Recognition:
+    """What a classifier that never saw a defense names in reconstructions.
+
+    Attributes:
+        of: what it names, such as "driver".
+        accuracy: share of the reconstructions that it names right.
+        chance: share that a blind guess names right.
+        on_real: share of the pictures themselves, as sent, that it names right: what a perfect reconstruction would reach.
+    """
+
+    of: str
+    accuracy: Interval
+    chance: float
+    on_real: float
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """How well one attack did on one part, with one seed.
 
@@ -152,6 +173,9 @@ class AttackResult:
         queries: pictures that the adversary sent through the target.
         settings: the attack's hyper-parameters.
         releases: how many releases of each picture the adversary saw.
+        regions: mean squared error inside and outside the private region of each picture ("inside", "outside"), where the data
+            says where that is.
+        recognized: what a classifier names in the reconstructions, or None where the audit has none.
     """
 
     name: str
@@ -169,6 +193,8 @@ class AttackResult:
     queries: int
     settings: Mapping[str, object] = field(default_factory=dict)
     releases: int = 1
+    regions: Mapping[str, Interval] = field(default_factory=dict)
+    recognized: Recognition | None = None
 
 
 @dataclass(frozen=True)
@@ -283,7 +309,7 @@ class Audit:
         title: a line for people.
         target: what was attacked.
         data: the pictures.
-        accuracy: of the deployed target on the test pictures, [0, 1].
+        accuracy: of the deployed target on the test pictures, [0, 1]: of its classes, or rank-1 in re-identification.
         attacks: one result for each attack, part, selection and seed.
         exhibits: pictures to look at.
         untested: what this audit says nothing about, a sentence each.
@@ -291,6 +317,8 @@ class Audit:
         versions: of Sfumato, PyTorch and Python.
         hardware: the device it ran on.
         certificates: what can be said about every adversary, under assumptions.
+        task: what the target is for.
+        utility: every number of the target on its task, [0, 1], by name; `accuracy` is the first of them.
     """
 
     title: str
@@ -304,6 +332,8 @@ class Audit:
     versions: Mapping[str, str]
     hardware: str
     certificates: tuple[Certificate, ...] = ()
+    task: TaskName = "classification"
+    utility: Mapping[str, Interval] = field(default_factory=dict)
 
     def beaten(self, certificate: Certificate) -> AttackResult | None:
         """Return the strongest attack whose error lies below a certificate's floor, or None where none does.

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError, UnknownNameError, nearest
-from sfumato.types import Labels, Pixels
+from sfumato.types import Labels, Pixels, TaskName
 
 PARTS = ("train", "test", "private", "public", "auxiliary", "inference")
 """`train` and `test` are the splits as published. `private` is what a target trains on and `public` the rest of `train`.
 `auxiliary` is what an adversary trains on, and `inference` the pictures of inference time that it is scored on."""
+
+RETRIEVAL = ("query", "gallery")
+"""Further parts of re-identification: the pictures of `test` that are asked about, and those that are searched."""
+
+REGION = ("top", "left", "bottom", "right")
+"""Tags of the private region of a picture: rows top to bottom - 1, columns left to right - 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +55,13 @@ class Pictures(ABC):
     Attributes:
         labels: (N,), int64, on the CPU.
         shape: (C, H, W), the same for every picture.
+        tags: what else is known of each picture, by name, each (N,), int64, on the CPU: "camera" in re-identification, a private
+            attribute such as "driver", the sides of a private `REGION`.
     """
 
     labels: Labels
     shape: tuple[int, int, int]
+    tags: Mapping[str, Tensor]
 
     @abstractmethod
     def read(self, index: Tensor) -> Pixels:
@@ -63,13 +72,17 @@ class Pictures(ABC):
         """Return the pictures at `index`, in that order, as a collection."""
 
     @abstractmethod
+    def relabeled(self, labels: Labels, tags: Mapping[str, Tensor]) -> Pictures:
+        """Return the same pictures with other labels, (N,) int64, and other tags, each (N,) int64, all on the CPU."""
+
+    @abstractmethod
     def to(self, device: torch.device | str) -> Pictures:
         """Return the collection resident on `device`, or itself where it is streamed from disk."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 of shape, pixels and labels, hexadecimal; the same for the same content, resident or streamed."""
+        """SHA-256 of shape, pixels, labels and tags, hexadecimal; the same for the same content, resident or streamed."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,6 +104,8 @@ class Data:
         parts: pictures by part; a source gives `train` and `test`, `partition` adds the others.
         skipped: pictures left out because they could not be decoded, each as its file, or its file and row.
         auxiliary: which pictures the adversary has, as `partition` was told.
+        task: what a target that is trained on it is for. In re-identification the classes are the individuals of `train`, those of
+            `test`, `query` and `gallery` that are not among them have numbers from there on, and each picture has the tag "camera".
     """
 
     name: str
@@ -98,6 +113,7 @@ class Data:
     parts: Mapping[str, Pictures]
     skipped: tuple[str, ...] = ()
     auxiliary: str = field(default="private")
+    task: TaskName = "classification"
 
     @property
     def shape(self) -> tuple[int, int, int]:

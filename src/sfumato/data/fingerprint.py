@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def fingerprint_of(pictures: Pictures) -> str:
-    """Hash shape, pixels and labels, a chunk at a time.
+    """Hash shape, pixels, labels and tags, a chunk at a time.
 
     Args:
         pictures: resident on any device, or streamed.
@@ -32,4 +32,6 @@ def fingerprint_of(pictures: Pictures) -> str:
     for index in torch.split(torch.arange(len(pictures)), rows):
         digest.update(pictures.read(index).cpu().contiguous().numpy().data)
     digest.update(pictures.labels.numpy().astype("<i8").tobytes())
+    for name, values in sorted(pictures.tags.items()):
+        digest.update(name.encode() + values.numpy().astype("<i8").tobytes())
     return digest.hexdigest()

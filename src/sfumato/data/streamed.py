@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -128,6 +129,7 @@ class StreamedPictures(Pictures):
         labels: (N,), int64, on the CPU.
         shape: (C, H, W).
         rows: (N,), int64, on the CPU: the row of the spool of each picture.
+        tags: what else is known of each picture, by name, each (N,), int64, on the CPU.
 
     Example:
         >>> spool = Spool(4, 2)
@@ -136,8 +138,16 @@ class StreamedPictures(Pictures):
         tensor([4, 5, 6, 7], dtype=torch.uint8)
     """
 
-    def __init__(self, spool: Spool, labels: Labels, shape: tuple[int, int, int], rows: Tensor) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        labels: Labels,
+        shape: tuple[int, int, int],
+        rows: Tensor,
+        tags: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.labels = labels
+        self.tags = tags or {}
         self.shape = shape
         self._spool = spool
         self._rows = rows
@@ -150,7 +160,12 @@ class StreamedPictures(Pictures):
     def subset(self, index: Tensor) -> StreamedPictures:
         """Return the pictures at `index`, in that order; the file is shared."""
         index = index.cpu()
-        return StreamedPictures(self._spool, self.labels[index], self.shape, self._rows[index])
+        tags = {name: values[index] for name, values in self.tags.items()}
+        return StreamedPictures(self._spool, self.labels[index], self.shape, self._rows[index], tags)
+
+    def relabeled(self, labels: Labels, tags: Mapping[str, Tensor]) -> StreamedPictures:
+        """Return the same pictures with other labels and tags; the file is shared."""
+        return StreamedPictures(self._spool, labels, self.shape, self._rows, tags)
 
     def to(self, device: torch.device | str) -> StreamedPictures:
         """Return itself: streamed pictures move batch by batch."""
@@ -158,5 +173,5 @@ class StreamedPictures(Pictures):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of shape, pixels and labels, hexadecimal."""
+        """SHA-256 of shape, pixels, labels and tags, hexadecimal."""
         return fingerprint_of(self)

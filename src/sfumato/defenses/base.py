@@ -22,11 +22,14 @@ class Defense(nn.Module):
 
     Attributes:
         name: key of the defense in a composition, in checkpoints and in reports.
-        phases: names of the updates that a method makes for each batch; a method without phases takes part in all of them.
     """
 
     name: ClassVar[str]
-    phases: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Names of the updates that the method makes for each batch; a method without phases takes part in all of them."""
+        return ()
 
     @property
     def stochastic(self) -> bool:
@@ -95,6 +98,14 @@ class Defense(nn.Module):
 
     def finish(self, model: Split) -> None:
         """Change the model, once, after training. Run without gradient."""
+
+    def reshape(self, model: Split, weights: Mapping[str, Tensor]) -> None:
+        """Give a prepared model the shapes that `finish` left, before the weights of a finished run are loaded into it.
+
+        Args:
+            model: as `prepare` left it.
+            weights: the tensors of the finished model, by their names in `model`.
+        """
 
     def release(self, logits: Tensor) -> Tensor:
         """Change the answer that a deployed target gives. Not called in training."""

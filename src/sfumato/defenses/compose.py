@@ -123,6 +123,10 @@ class Compose(Defense):
         for part in self:
             part.finish(model)
 
+    def reshape(self, model: Split, weights: Mapping[str, Tensor]) -> None:  # noqa: D102
+        for part in self:
+            part.reshape(model, weights)
+
     def release(self, logits: Tensor) -> Tensor:  # noqa: D102
         return reduce(lambda value, part: part.release(value), self, logits)
 
