@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, memory, startup, throughput
+from bench import cem, decoder, memory, startup, street, throughput
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "throughput": throughput.run,
     "decoder": decoder.run,
     "cem": cem.run,
+    "street": street.run,
     "startup": startup.run,
     "memory": memory.run,
 }

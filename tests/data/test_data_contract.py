@@ -11,11 +11,15 @@ import torch
 
 import sfumato as sf
 from sfumato import registry
-from sfumato.data.base import PARTS, Reading
+from sfumato.data.base import PARTS, RETRIEVAL, Reading
 from sfumato.data.source import Source
 from sfumato.errors import MissingDataError
 
-OPTIONS: Mapping[str, Mapping[str, object]] = {"lfw-gray": {"size": 24}, "celeb21": {"size": 24}}
+OPTIONS: Mapping[str, Mapping[str, object]] = {
+    **{name: {"size": 24} for name in ("lfw-gray", "celeb21", "vehicle-reid-2cam", "stanford-cars-96c")},
+    **{name: {"size": 8} for name in ("reid-folder", "reid-parquet")},
+    "street": {"identities": 8, "test_identities": 4, "size": 16},
+}
 
 
 @pytest.fixture(params=registry.TABLE["datasets"])
@@ -28,7 +32,13 @@ def load(
         options["path"] = str(make_folder(tmp_path / "pictures", count=10))
     elif name == "parquet":
         options["path"] = str(write_parquet(tmp_path / "pictures.parquet", [0, 1] * 10))
-    root = None if name in ("digits", "folder", "parquet") else request.getfixturevalue("shared")
+    elif name == "reid-folder":
+        for individual in ("a", "b", "c", "d"):
+            make_folder(tmp_path / "pictures" / individual, ("front", "rear"))
+        options["path"] = str(tmp_path / "pictures")
+    elif name == "reid-parquet":
+        options["path"] = str(write_parquet(tmp_path / "a.parquet", [*"abcde"] * 4, label="identity", camera=[1] * 10 + [2] * 10))
+    root = None if "path" in options or name in ("digits", "street") else request.getfixturevalue("shared")
 
     def loaded() -> sf.Data:
         source = registry.create("datasets", name, options)
@@ -50,12 +60,15 @@ def test_every_data_set_keeps_the_contract(load: Callable[[], sf.Data]) -> None:
         assert part.labels.dtype == torch.int64
         assert len(part.labels) == len(part) > 0
         assert part.labels.min() >= 0
-        assert part.labels.max() < len(data.classes)
+        assert part.labels.max() < len(data.classes) or data.task == "reidentification"
         some = part.read(torch.arange(min(3, len(part))))
         assert some.dtype == torch.uint8
         assert tuple(some.shape[1:]) == data.shape
     assert len(data.part("private")) + len(data.part("public")) == len(data.part("train"))
     assert set(data.part("train").labels.tolist()) == set(range(len(data.classes)))
+    if data.task == "reidentification":
+        assert set(RETRIEVAL) <= set(data.parts)
+        assert all("camera" in part.tags for part in data.parts.values())
 
 
 def test_the_same_seed_gives_the_same_parts(load: Callable[[], sf.Data]) -> None:

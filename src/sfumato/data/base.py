@@ -104,8 +104,8 @@ class Data:
         parts: pictures by part; a source gives `train` and `test`, `partition` adds the others.
         skipped: pictures left out because they could not be decoded, each as its file, or its file and row.
         auxiliary: which pictures the adversary has, as `partition` was told.
-        task: what a target that is trained on it is for. In re-identification the classes are the individuals of `train`, those of
-            `test`, `query` and `gallery` that are not among them have numbers from there on, and each picture has the tag "camera".
+        task: what a target that is trained on it is for. In re-identification the classes are the individuals of `train`; those
+            of `test`, `query` and `gallery` that are not among them have the next numbers; each picture has the tag "camera".
     """
 
     name: str

@@ -84,7 +84,7 @@ def _check_same(train: Path, classes: tuple[str, ...], test: Path) -> None:
 
 
 def _part(folder: Path, classes: tuple[str, ...]) -> EncodedPart:
-    files = [(path, number) for number, name in enumerate(classes) for path in _pictures(folder / name)]
+    files = [(path, number) for number, name in enumerate(classes) for path in pictures_below(folder / name)]
 
     def pictures() -> Iterator[Encoded]:
         return (Encoded(str(path), path, number) for path, number in files)
@@ -92,7 +92,12 @@ def _part(folder: Path, classes: tuple[str, ...]) -> EncodedPart:
     return EncodedPart(len(files), pictures)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the picture files in a folder and below it, sorted; hidden files are passed over.
+
+    Raises:
+        DataError: there is none.
+    """
     paths = (
         path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
     )

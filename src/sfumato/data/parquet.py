@@ -103,7 +103,7 @@ def read_parquet(
             raise DataError(
                 f"{path}: classes that {files['train'].name} has not: {foreign[:5]}; both files must have the same classes"
             )
-    parts = {part: _encoded(path, columns, labels[part].numbers(values)) for part, path in files.items()}
+    parts = {part: encoded_part(path, columns.image, labels[part].numbers(values)) for part, path in files.items()}
     decoded = decode_parts(parts, size=size, reading=reading)
     pictures = decoded.parts if "test" in decoded.parts else split_test(decoded.parts["train"], seed=seed)
     return Data(name=name, classes=labels["train"].classes(values), parts=pictures, skipped=decoded.skipped)
@@ -142,16 +142,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 def _read_labels(path: Path, columns: Columns) -> _LabelColumn:
     with _opened(path) as file:
         schema = file.schema_arrow
-        missing = [name for name in (columns.image, columns.label) if name not in schema.names]
-        if missing:
-            found = ", ".join(schema.names)
-            raise DataError(
-                f"{path}: expected a column {' and a column '.join(missing)}, found {found}; name yours with image= and label="
-            )
-        _check_image(path, columns.image, schema.field(columns.image).type)
-        kind = schema.field(columns.label).type
-        _check_label(path, columns.label, kind)
-        named = _NAMES in schema.names and pa.types.is_integer(kind)
+        _check_columns(path, schema, {"image": columns.image, "label": columns.label})
+        named = _NAMES in schema.names and pa.types.is_integer(schema.field(columns.label).type)
         place: dict[Any, int] = {}
         pairs: set[tuple[Any, Any]] = set()
         rows: list[npt.NDArray[np.int64]] = []
@@ -167,6 +159,43 @@ def _read_labels(path: Path, columns: Columns) -> _LabelColumn:
     return _LabelColumn(list(place), joined, sorted(pairs, key=lambda pair: (pair[0], str(pair[1]))))
 
 
+def read_values(path: Path, *, image: str, values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Read columns of integers or strings that say something of each picture.
+
+    Args:
+        path: of the file.
+        image: the column of encoded pictures, which must be there.
+        values: the column of each value, by the key that a user names it with.
+
+    Returns:
+        The values of each key, row by row, as strings.
+
+    Raises:
+        DataError: the file is not parquet, lacks a column, has a column of another type, or a row without a value.
+    """
+    with _opened(path) as file:
+        _check_columns(path, file.schema_arrow, {"image": image, **values})
+        read: dict[str, list[str]] = {key: [] for key in values}
+        for batch in file.iter_batches(batch_size=_MOST_ROWS, columns=[*values.values()], use_threads=False):
+            for key, name in values.items():
+                cells = batch.column(name).to_pylist()
+                if None in cells:
+                    raise DataError(f"{path}, row {len(read[key]) + cells.index(None)}: no {name}; fill it in or remove the row")
+                read[key] += map(str, cells)
+    return {key: tuple(cells) for key, cells in read.items()}
+
+
+def _check_columns(path: Path, schema: pa.Schema, wanted: Mapping[str, str]) -> None:
+    """Refuse a file without the wanted columns, by the key that a user names each with, or with others than such."""
+    missing = [name for name in wanted.values() if name not in schema.names]
+    if missing:
+        columns, keys = " and a column ".join(missing), " and ".join(f"{key}=" for key in wanted)
+        raise DataError(f"{path}: expected a column {columns}, found {', '.join(schema.names)}; name yours with {keys}")
+    for key, name in wanted.items():
+        kind = schema.field(name).type
+        _check_image(path, name, kind) if key == "image" else _check_value(path, name, kind, key)
+
+
 def _check_image(path: Path, name: str, kind: pa.DataType) -> None:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
@@ -176,16 +205,24 @@ def _check_image(path: Path, name: str, kind: pa.DataType) -> None:
         )
 
 
-def _check_label(path: Path, name: str, kind: pa.DataType) -> None:
+def _check_value(path: Path, name: str, kind: pa.DataType, key: str) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{path}: column {name} must hold integers or strings, got {kind}; name another with label=")
+        raise DataError(f"{path}: column {name} must hold integers or strings, got {kind}; name another with {key}=")
 
 
-def _encoded(path: Path, columns: Columns, numbers: npt.NDArray[np.int64]) -> EncodedPart:
+def encoded_part(path: Path, image: str, numbers: npt.NDArray[np.int64]) -> EncodedPart:
+    """Return the encoded pictures of a file, with the class number of each row.
+
+    Args:
+        path: of the file.
+        image: the column of encoded pictures.
+        numbers: (N,), one for each row.
+    """
+
     def pictures() -> Iterator[Encoded]:
         with _opened(path) as file:
-            cells = _cells(file, columns.image)
+            cells = _cells(file, image)
             for row, (cell, number) in enumerate(zip(cells, numbers.tolist(), strict=True)):
                 yield Encoded(f"{path}, row {row}", cell or b"", number)
 
