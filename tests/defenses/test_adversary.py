@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato as sf
-from sfumato.defenses.adversary import InnerAdversary
+from sfumato.defenses.adversary import Adversarial, InnerAdversary
 from sfumato.errors import ConfigError
 from sfumato.train import assemble, fit
 
@@ -90,6 +90,7 @@ BASELINES = [
     sf.NoiseNopeek(sigma=0.1, weight=0.5),
     sf.ResSFL(threshold=-1.0, steps=2, pretrain=2, **SMALL),
     sf.NoiseARL(sigma=0.1, weight=0.5, **SMALL),
+    sf.APP(weight=0.5, steps=2, **SMALL),
 ]
 
 
@@ -107,7 +108,7 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(
         pass
 
     whole = trained(small_split, blobs, defense)
-    assert not [name for name in whole if "adversary" in name or "network" in name]
+    assert not [name for name in whole if "adversary" in name or "network" in name or "decoder" in name]
     for epochs in (1, 2):
         path = tmp_path / f"{epochs}.safetensors"
 
@@ -128,11 +129,11 @@ def test_mixed_precision_trains(defense: sf.Defense, small_split: sf.Split, blob
 
 @pytest.mark.parametrize("defense", BASELINES[2:], ids=lambda part: part.name)
 def test_the_adversary_learns_in_training_and_is_not_deployed(
-    defense: sf.ResSFL | sf.NoiseARL, small_split: sf.Split, blobs: sf.Data
+    defense: Adversarial, small_split: sf.Split, blobs: sf.Data
 ) -> None:
     target = assemble(small_split, blobs, [defense], seed=0)
     (part,) = target.defense
-    assert isinstance(part, sf.ResSFL | sf.NoiseARL)
+    assert isinstance(part, Adversarial)
     memories: list[dict[str, Tensor]] = []
 
     def note(done: int, total: int) -> None:

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The adversary inside a defense: a network that attacks the model while it trains, with an optimizer of its own.
 
-It is no module of the defense: the loop does not update it, no state dict holds it, and nothing of it is deployed.
+It is no module of the defense: the loop does not update it, no state dict holds it, and nothing of it is deployed. A defense that
+has adversaries is an `Adversarial`, which keeps them in checkpoints and drops them at the end.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError
 from sfumato.files import under
-from sfumato.models.inverter import ResidualDecoder
+from sfumato.models.inverter import ResidualDecoder, check_size
 from sfumato.modules import eval_mode
 
 
@@ -118,6 +122,61 @@ class InnerAdversary:
     def _required(self) -> tuple[nn.Module, torch.optim.Adam]:
         assert self._met is not None  # noqa: S101 -- a defense calls `meet` before anything else
         return self._met
+
+
+class DecoderAdversary(InnerAdversary):
+    """An adversary that makes pictures of features: it meets z, (N, ...), and x, (N, C, H, W).
+
+    Args:
+        blocks: residual blocks of the decoder.
+        channels: their width.
+        learning_rate: of Adam.
+
+    Raises:
+        ConfigError: no decoder has such a size, or the learning rate is not positive and finite.
+
+    Example:
+        >>> adversary = DecoderAdversary(blocks=0, channels=4, learning_rate=1e-3)
+        >>> adversary.meet(torch.zeros(5, 2), torch.zeros(5, 1, 8, 8))
+        >>> adversary(torch.zeros(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
+    """
+
+    def __init__(self, *, blocks: int, channels: int, learning_rate: float) -> None:
+        check_size(blocks, channels)
+        super().__init__(partial(residual_decoder, blocks=blocks, channels=channels), learning_rate)
+        self._arguments = f"blocks={blocks}, channels={channels}, learning_rate={learning_rate}"
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for the `extra_repr` of a defense that takes the same."""
+        return self._arguments
+
+
+class Adversarial(Defense, ABC):
+    """A defense with adversaries that live as long as the training.
+
+    It overrides no other hook and takes no argument, so that a defense that also adds noise can derive from `AdditiveNoise` too.
+    """
+
+    @property
+    @abstractmethod
+    def adversaries(self) -> Mapping[str, InnerAdversary]:
+        """The adversaries, each under what its names begin with in a checkpoint."""
+
+    def memory(self) -> dict[str, Tensor]:  # noqa: D102
+        return {
+            f"{prefix}{name}": value
+            for prefix, adversary in self.adversaries.items()
+            for name, value in adversary.memory().items()
+        }
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
+        for prefix, adversary in self.adversaries.items():
+            adversary.recall(under(memory, prefix))
+
+    def forget(self) -> None:  # noqa: D102
+        for adversary in self.adversaries.values():
+            adversary.forget()
 
 
 def residual_decoder(z: Tensor, x: Tensor, *, blocks: int, channels: int) -> ResidualDecoder:

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from sfumato.defenses.additive import AdditiveNoise
-from sfumato.defenses.adversary import InnerAdversary, residual_decoder
+from sfumato.defenses.adversary import Adversarial, DecoderAdversary, InnerAdversary
 from sfumato.errors import ConfigError
 from sfumato.metrics.image import ssim
-from sfumato.models.inverter import check_size
-from sfumato.split import Split
 from sfumato.types import Step
 
 
-class NoiseARL(AdditiveNoise):
+class NoiseARL(AdditiveNoise, Adversarial):
     """Add Gaussian noise to z and train against an image decoder that sees the noisy features.
 
     Args:
@@ -53,10 +50,13 @@ class NoiseARL(AdditiveNoise):
         super().__init__(sigma)
         if not 0 < weight < math.inf:
             raise ConfigError(f"weight must be > 0 and finite, got {weight}; for noise alone use Noise(sigma={sigma})")
-        check_size(blocks, channels)
         self.weight = weight
-        self.blocks, self.channels, self.learning_rate = blocks, channels, learning_rate
-        self.adversary = InnerAdversary(partial(residual_decoder, blocks=blocks, channels=channels), learning_rate)
+        self.adversary = DecoderAdversary(blocks=blocks, channels=channels, learning_rate=learning_rate)
+
+    @property
+    def adversaries(self) -> Mapping[str, InnerAdversary]:
+        """The decoder."""
+        return {"": self.adversary}
 
     def penalty(self, step: Step) -> Tensor:  # noqa: D102
         with torch.autocast(step.z.device.type, enabled=False):
@@ -67,18 +67,5 @@ class NoiseARL(AdditiveNoise):
         """Update the decoder by the gradients of the model's own backward pass."""
         self.adversary.update(divisor=-self.weight)
 
-    def finish(self, model: Split) -> None:
-        """Drop the decoder."""
-        self.adversary.forget()
-
-    def memory(self) -> dict[str, Tensor]:  # noqa: D102
-        return self.adversary.memory()
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
-        self.adversary.recall(memory)
-
     def extra_repr(self) -> str:  # noqa: D102
-        return (
-            f"sigma={self.sigma}, weight={self.weight}, blocks={self.blocks}, channels={self.channels}, "
-            f"learning_rate={self.learning_rate}"
-        )
+        return f"sigma={self.sigma}, weight={self.weight}, {self.adversary.extra_repr()}"

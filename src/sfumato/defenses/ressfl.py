@@ -14,22 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.defenses.adversary import InnerAdversary, residual_decoder
-from sfumato.defenses.base import Defense
+from sfumato.defenses.adversary import Adversarial, DecoderAdversary, InnerAdversary
 from sfumato.errors import ConfigError
 from sfumato.metrics.image import ssim
-from sfumato.models.inverter import check_size
-from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
 
-class ResSFL(Defense):
+class ResSFL(Adversarial):
     """Train against an image decoder of one's own.
 
     Args:
@@ -69,11 +65,14 @@ class ResSFL(Defense):
             )
         if steps < 1 or pretrain < 0:
             raise ConfigError(f"steps must be at least 1 and pretrain at least 0, got {steps} and {pretrain}")
-        check_size(blocks, channels)
         self.weight, self.threshold = weight, threshold
         self.steps, self.pretrain = steps, pretrain
-        self.blocks, self.channels, self.learning_rate = blocks, channels, learning_rate
-        self.adversary = InnerAdversary(partial(residual_decoder, blocks=blocks, channels=channels), learning_rate)
+        self.adversary = DecoderAdversary(blocks=blocks, channels=channels, learning_rate=learning_rate)
+
+    @property
+    def adversaries(self) -> Mapping[str, InnerAdversary]:
+        """The decoder."""
+        return {"": self.adversary}
 
     def begin_epoch(self, epoch: Epoch) -> None:
         """Train the decoder alone before the first epoch."""
@@ -92,20 +91,10 @@ class ResSFL(Defense):
             similarity = ssim(self.adversary.frozen(step.z), step.x).mean()
             return self.weight * F.relu(similarity - self.threshold)
 
-    def finish(self, model: Split) -> None:
-        """Drop the decoder."""
-        self.adversary.forget()
-
-    def memory(self) -> dict[str, Tensor]:  # noqa: D102
-        return self.adversary.memory()
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
-        self.adversary.recall(memory)
-
     def extra_repr(self) -> str:  # noqa: D102
         return (
             f"weight={self.weight}, threshold={self.threshold}, steps={self.steps}, pretrain={self.pretrain}, "
-            f"blocks={self.blocks}, channels={self.channels}, learning_rate={self.learning_rate}"
+            f"{self.adversary.extra_repr()}"
         )
 
     def _learn(self, z: Tensor, x: Tensor) -> None:
