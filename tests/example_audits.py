@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import torch
 from hypothesis import strategies as st
 
-from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, TargetFacts
+from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, Recognition, TargetFacts
 
 
 def near(value: float, width: float = 0.01) -> Interval:
@@ -36,8 +36,20 @@ def result(mse: float = 0.01, **changes: object) -> AttackResult:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def recognition(share: float = 0.5, sent: float = 0.9, width: float = 0.1) -> Recognition:
+    """Of four drivers."""
+    return Recognition("driver", near(share, width), 0.25, near(sent, width))
+
+
+def private(share: float = 0.5, **changes: object) -> AttackResult:
+    """A result with a region and a recognizer."""
+    return result(**{"regions": {"inside": near(0.03), "outside": near(0.008)}, "recognized": recognition(share), **changes})  # type: ignore[arg-type]
+
+
 def target(*defenses: str) -> TargetFacts:
-    return TargetFacts("vgg11", "c2", defenses, 10, (1, 4, 5), (8, 2, 2), {"float32": 12345, "uint8": 32}, 67890, 4321, 100, 200)
+    return TargetFacts(
+        "vgg11", "c2", defenses, 10, (1, 4, 5), (8, 2, 2), {"float32": 12345, "uint8": 32}, 67890, 4321, 100, 200, 271560
+    )
 
 
 def pixels(channels: int = 1, count: int = 2, seed: int = 0) -> torch.Tensor:
@@ -69,6 +81,12 @@ def audit(mse: float = 0.01, accuracy: float = 0.98, *defenses: str, **changes: 
 
 def before_and_after(mse: float = 0.041, accuracy: float = 0.96) -> list[Audit]:
     return [audit(), audit(mse, accuracy, "Noise(sigma=0.025)")]
+
+
+def searched(first: float = 0.9, *defenses: str, mse: float = 0.01) -> Audit:
+    """An audit of a target that finds individuals."""
+    utility = {"rank-1": near(first, 0.001), "rank-5": near(0.95), "rank-10": near(0.96), "mAP": near(0.7)}
+    return audit(mse, first, *defenses, task="reidentification", utility=utility)
 
 
 def certificate(floor: float | None = 0.005, **changes: object) -> Certificate:
@@ -132,6 +150,8 @@ attacks = st.builds(
     seconds=st.floats(),
     queries=st.integers(),
     settings=st.dictionaries(st.text(), values | st.lists(values), max_size=3),
+    regions=st.dictionaries(st.sampled_from(["inside", "outside"]), intervals),
+    recognized=st.none() | st.builds(Recognition, st.text(), intervals, st.floats(), intervals),
 )
 certificates = st.builds(
     Certificate,
@@ -151,4 +171,6 @@ audits = st.builds(
     versions=st.dictionaries(st.text(), st.text(), max_size=3),
     hardware=st.text(),
     certificates=st.lists(certificates, max_size=2).map(tuple),
+    task=st.sampled_from(["classification", "reidentification"]),
+    utility=st.dictionaries(st.text(), intervals, max_size=4),
 )

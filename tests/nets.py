@@ -20,3 +20,9 @@ def small_net(classes: int = 2) -> nn.Sequential:
             nn.Dropout(0.1),
             nn.Linear(256, classes),
         )
+
+
+def net(classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """The small net as a recipe asks for it."""
+    del shape
+    return small_net(classes)

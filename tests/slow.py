@@ -20,3 +20,14 @@ def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
                 vp, vq, c = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2, (window * p * q).sum() - mp * mq
                 values.append((2 * mp * mq + 1e-4) * (2 * c + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
     return float(np.mean(values))
+
+
+def slow_region_mse(x_hat: np.ndarray, x: np.ndarray, box: list[int]) -> tuple[float | None, float | None]:
+    """The mean squared error of one picture inside and outside a box, pixel by pixel; None where there is no pixel."""
+    top, left, bottom, right = box
+    sides: tuple[list[float], list[float]] = ([], [])
+    for channel, row, column in np.ndindex(*x.shape):
+        beside = not (top <= row < bottom and left <= column < right)
+        sides[beside].append(float(x_hat[channel, row, column] - x[channel, row, column]) ** 2)
+    inside, outside = (float(np.mean(errors)) if errors else None for errors in sides)
+    return inside, outside

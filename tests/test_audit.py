@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from torch import Tensor
 import sfumato as sf
 from sfumato.attacks.base import Adversary, FeatureAttack, hold_out
 from sfumato.attacks.features.regression import Fitting
-from sfumato.audit import facts
+from sfumato.audit import facts, sample
+from sfumato.data.base import REGION, Pictures
 from sfumato.errors import ConfigError, UnknownNameError
 from sfumato.target import Target
 from sfumato.types import Reconstruction
@@ -92,6 +95,73 @@ def test_an_audit_leaves_the_mode_of_its_target(small_split: sf.Split, blobs: sf
     assert all(module.training for module in small_split.modules())
 
 
+def tagged(blobs: sf.Data) -> sf.Data:
+    """The same pictures, whose private region is their left half, or nothing of them, and whose class is a tag too."""
+    return replace(blobs, parts={name: _tagged(part) for name, part in blobs.parts.items()})
+
+
+def _tagged(part: Pictures) -> Pictures:
+    sides = (torch.zeros(len(part)), torch.zeros(len(part)), torch.full((len(part),), 8), 4 * (torch.arange(len(part)) % 3 > 0))
+    return part.relabeled(part.labels, {"side": part.labels, **dict(zip(REGION, sides, strict=True))})
+
+
+def test_the_error_is_told_inside_and_outside_the_private_region(small_split: sf.Split, blobs: sf.Data) -> None:
+    data = tagged(blobs)
+    made = sf.audit(small_split, data, attacks=[Blind()])
+    part = data.part("inference")
+    errors = (part.read(torch.arange(len(part))) / 255 - 0.5).square()
+    private = part.tags["right"] > 0
+    outside = torch.where(private, errors[..., 4:].mean((1, 2, 3)), errors.mean((1, 2, 3)))
+    (found,) = [result.regions for result in made.attacks if result.part == "inference"]
+    assert found["inside"].value == pytest.approx(errors[private][..., :4].mean().item(), rel=1e-5)
+    assert found["outside"].value == pytest.approx(outside.mean().item(), rel=1e-5)
+    assert found["inside"].low < found["inside"].value < found["inside"].high
+    assert sf.audit(small_split, blobs, attacks=[Blind()], pictures=4).attacks[0].regions == {}
+
+
+def test_a_side_that_no_picture_has_is_not_told(small_split: sf.Split, blobs: sf.Data) -> None:
+    data = tagged(blobs)
+    whole = {
+        name: part.relabeled(part.labels, {**part.tags, "right": torch.full((len(part),), 8)})
+        for name, part in data.parts.items()
+    }
+    made = sf.audit(small_split, replace(data, parts=whole), attacks=[Blind()], pictures=4)
+    assert list(made.attacks[0].regions) == ["inside"]
+    assert made.attacks[0].regions["inside"].value == pytest.approx(made.attacks[0].mse.value)
+
+
+def test_a_recognizer_is_asked_about_every_reconstruction(blobs: sf.Data) -> None:
+    plain = sf.Split(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)))
+    read, blind, few = Reading(), Blind(), sf.Likelihood(steps=1, pictures=5)
+    recognizer = sf.Recognizer(attribute="side", epochs=5)
+    attacks = {"read": read, "blind": blind, "few": few}
+    made = sf.audit(plain, tagged(blobs), attacks=attacks, recognizer=recognizer, pictures=30)
+    told = {result.name: result.recognized for result in made.attacks if result.part == "inference"}
+    assert all(found is not None and found.of == "side" for found in told.values())
+    assert told["read"].accuracy.value == told["read"].on_real.value == 1  # type: ignore[union-attr]
+    sides = sample(tagged(blobs), 30, 0)["inference"].tags["side"]
+    assert told["blind"].chance == sides.bincount().max().item() / 30  # type: ignore[union-attr]
+    assert told["blind"].accuracy.value in (sides.bincount().double() / 30).tolist()  # type: ignore[union-attr]
+    assert told["few"].chance == sides[:5].bincount().max().item() / 5  # type: ignore[union-attr]
+
+
+def test_a_recognizer_moves_no_other_number(small_split: sf.Split, blobs: sf.Data) -> None:
+    asked = sf.audit(small_split, blobs, attacks=[Blind()], recognizer=sf.Recognizer(epochs=1), pictures=8)
+    alone = sf.audit(small_split, blobs, attacks=[Blind()], pictures=8)
+    assert [replace(result, recognized=None, seconds=0.0) for result in asked.attacks] == [
+        replace(result, seconds=0.0) for result in alone.attacks
+    ]
+
+
+def test_a_recognizer_that_has_nothing_to_name_stops_an_audit_before_its_attacks(small_split: sf.Split, blobs: sf.Data) -> None:
+    class Never(Blind):
+        def fit(self, adversary: Adversary) -> None:
+            pytest.fail("attacked")
+
+    with pytest.raises(ConfigError, match="the pictures have no tag 'driver'; known: label"):
+        sf.audit(small_split, blobs, attacks=[Never()], recognizer=sf.Recognizer(attribute="driver"))
+
+
 @pytest.mark.parametrize("seeds", [[], [1, 1]])
 def test_seeds_must_be_different_numbers(seeds: list[int], small_split: sf.Split, blobs: sf.Data) -> None:
     with pytest.raises(ConfigError, match="seeds must be one or more different numbers"):
@@ -148,6 +218,7 @@ def test_the_facts_of_a_target(small_split: sf.Split, blobs: sf.Data) -> None:
     assert found.feature_shape == (2, 8, 8)
     assert found.bytes_per_picture == {"float32": 512, "float16": 256, "uint8": 128}
     assert found.head_parameters == (9 * 6 + 6) + (54 * 4 + 4) + (36 * 2 + 2)
+    assert found.head_memory == 4 * found.head_parameters
     assert found.head_macs == 64 * (9 * 6 + 54 * 4 + 36 * 2)
     assert found.defenses == ("Bottleneck(channels=2, sigmoid=True)", "Noise(sigma=0.1, distribution='gaussian')")
 

@@ -159,13 +159,13 @@ def test_cuts_shows_every_clean_cut_in_80_columns(sfumato_: Command, monkeypatch
     title, _, above, below, rule, *rows = out.splitlines()
     assert status == 0
     assert title.startswith("vgg11, pictures 3x32x32, 10 classes")
-    assert above.split() == ["shape", "bytes", "bytes", "bytes", "head", "head", "tail", "tail"]
-    assert below.split() == ["cut", "of", "z", "float32", "float16", "uint8", "params", "MACs", "params", "MACs"]
+    assert above.split() == ["shape", "bytes", "bytes", "head", "head", "head", "tail", "tail"]
+    assert below.split() == ["cut", "of", "z", "float32", "uint8", "memory", "params", "MACs", "params", "MACs"]
     assert set(rule) == {"─"}
     assert "…" not in out
     assert max(map(len, out.splitlines())) <= 80
     cells = {row.split()[0]: row.split()[1:] for row in rows}
-    assert cells["c2"] == ["128x8x8", "32,768", "16,384", "8,192", "76.0k", "20.6M", "9.68M", "133M"]
+    assert cells["c2"] == ["128x8x8", "32,768", "8,192", "306", "kB", "76.0k", "20.6M", "9.68M", "133M"]
     assert {f"c{number}" for number in range(1, 9)} < set(cells)
 
 
@@ -179,6 +179,28 @@ def test_cuts_of_a_model_of_ones_own(sfumato_: Command) -> None:
     ]
 
 
+def test_cuts_for_a_device_are_those_whose_heads_fit_and_hold_weights(sfumato_: Command, refused: Callable[..., str]) -> None:
+    own = ("cuts", "own_nets:small", "--shape", "1x8x8", "--classes", "2")
+    for limits in (("--memory", "160B"), ("--memory", "1MB", "--macs", "2304")):
+        assert [line.split()[0] for line in sfumato_(*own, *limits).out.splitlines()[5:]] == ["0", "1", "2"]
+    assert sfumato_(*own, "--memory", "159").out.splitlines()[-1] == (
+        "no head fits: the smallest head, cut after '0', takes 160 bytes without defenses"
+    )
+    deep = sfumato_("cuts", "vgg11", "--memory", "310kB").out.splitlines()[5:]
+    assert [deep[0].split()[0], deep[-1].split()[0]] == ["c1.0", "c2"]
+    assert refused("cuts", "vgg11", "--macs", "few").startswith("macs must be a positive number")
+
+
+def test_train_says_what_the_head_takes_and_refuses_one_that_does_not_fit(sfumato_: Command, refused: Callable[..., str]) -> None:
+    message = refused("train", write_recipe(more='[device]\nmemory = "150B"\n'))
+    assert message == (
+        "the head does not fit the device: cut after '1' it takes 160 bytes, its defenses included, and the device has 150 "
+        'bytes; what fits:\n  - this cut, pruned:\n    [[defenses]]\n    name = "patrol"\n    keep = { memory = "150B" }\n'
+    )
+    out = sfumato_("train", write_recipe(more='[device]\nmemory = "160B"\n')).out
+    assert out.splitlines()[-2] == "head: 40 parameters, 160 B, 2.3 k MACs"
+
+
 def test_train_writes_a_run_and_a_second_one_finds_it(sfumato_: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = write_recipe()
     status, out, err = sfumato_("train", recipe)
@@ -189,6 +211,23 @@ def test_train_writes_a_run_and_a_second_one_finds_it(sfumato_: Command, monkeyp
     again = sfumato_("train", recipe)
     assert (again.status, again.out) == (0, out)
     assert again.err.splitlines().count("train tiny (found): done") == 1
+
+
+def test_a_search_says_its_ranks(sfumato_: Command, place: Path) -> None:
+    (place / "street.toml").write_text(
+        """
+        data = { name = "street", identities = 8, test_identities = 4, size = 16 }
+        model = { name = "own_nets:small", cut = "1" }
+        train = { epochs = 1, batch_size = 16 }
+        attacks = [{ name = "mean" }]
+        """
+    )
+    status, out, _ = sfumato_("train", "street.toml")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["rank-1", "rank-5", "rank-10", "mAP"]
+    assert "Rank-1" in sfumato_("audit", "street.toml").out
+    facts = json.loads(Path("runs/street/run.json").read_text())
+    assert facts["accuracy"] == facts["utility"]["rank-1"]
 
 
 def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(
@@ -263,6 +302,9 @@ def test_all_faults_of_a_recipe_are_reported_at_once(refused: Callable[..., str]
         ('name = "decoder"', 'name = "decoder"\nlabel = [1]', "attacks[0].label: expected a string, found [1]"),
         ('path = "pictures"', 'path = "pictures"\nauxiliary = "public"', 'data: auxiliary = "public" needs public pictures'),
         ("[audit]", "[audit]\nseeds = [1, 1]", "audit: seeds must be different integers >= 0, got [1, 1]"),
+        ("[audit]", '[device]\nmemory = "2.9 XB"\n[audit]', "device: memory must be a positive number, or a text such as"),
+        ("[audit]", "[device]\nmacs = 1e6\nmemry = 3\n[audit]", "device.memry: unknown key (did you mean 'memory'?)"),
+        ("[audit]", "[device]\n[audit]", "device: a device must limit memory or macs"),
         ("[data]", "[data", "not TOML: "),
     ],
 )

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import sfumato.train
+import sfumato as sf
+import sfumato.loop
+from example_reid import street
+from narrowing import Narrowing
 from sfumato.audit import audit, run_attack
 from sfumato.data.base import Data, Reading
 from sfumato.errors import ConfigError, StorageError, WeightsError
@@ -19,6 +22,7 @@ from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.store import Store
 from sfumato.target import Target
+from sfumato.task import task_for
 from sfumato.types import AttackResult, Findings
 
 RECIPE = """
@@ -168,6 +172,58 @@ def test_certificates_are_measured_once(workplace: Workplace, blobs: Data, monke
     assert audit_recipe(given, blobs, workplace)[0].certificates[0].values["entropy_of_x_nats"] == -900.0
 
 
+def test_a_recognizer_is_trained_once_for_all_audits_of_the_same_pictures(
+    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, before = recipe("[audit]", "[recognizer]\nepochs = 1\n[audit]"), recipe()
+    audit_recipe(before, blobs, workplace)
+    runs = ran(monkeypatch)
+    place, news = told(workplace)
+    first, _ = audit_recipe(asked, blobs, place)
+    assert runs == [("decoder", 0)]
+    assert news[0][0] == "recognizer of tensors"
+    assert first.attacks[0].recognized is not None
+    target, _ = train_recipe(asked, blobs, workplace)
+    whole = audit(target, blobs, attacks=asked.attacks, pictures=8, recognizer=asked.recognizer)
+    assert [result.recognized for result in first.attacks] == [result.recognized for result in whole.attacks]
+
+    monkeypatch.setattr("sfumato.pipeline.learn", lambda *_, **__: pytest.fail("trained again"))
+    again, _ = audit_recipe(asked, blobs, workplace)
+    assert again.attacks == first.attacks
+    hardened = parse_recipe(asked.text.replace("[train]", '[[defenses]]\nname = "noise"\nsigma = 0.1\n[train]'), name="tiny")
+    assert audit_recipe(hardened, blobs, workplace)[0].attacks[0].recognized is not None
+    other = parse_recipe(asked.text.replace("[data]", "seed = 1\n[data]", 1), name="tiny")
+    assert audit_recipe(other, blobs, workplace)[0].attacks[0].recognized is not None
+    runs.clear()
+    assert audit_recipe(before, blobs, workplace)[0].attacks[0].recognized is None
+    assert runs == []
+
+
+def test_another_recognizer_asks_anew_and_trains_no_target(
+    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    audit_recipe(recipe("[audit]", "[recognizer]\nepochs = 1\n[audit]"), blobs, workplace)
+    runs = ran(monkeypatch)
+    monkeypatch.setattr("sfumato.pipeline.fit", None)  # training the target again would fail
+    weights = tmp_path / "own.safetensors"
+    table = f'[recognizer]\nclasses = 2\naccepts = [1]\nweights = "{weights}"\n[audit]'
+    for seed in (0, 1):
+        write_tensors(weights, build_model("lenet5", classes=2, shape=blobs.shape, seed=seed).state_dict())
+        for _ in ("asked", "found"):
+            made, _ = audit_recipe(recipe("[audit]", table), blobs, workplace)
+            found = made.attacks[0].recognized
+            assert found is not None
+            assert found.chance == 0.5
+        assert len(runs) == seed + 1
+
+
+def test_a_recognizer_that_has_nothing_to_name_is_refused_before_the_target_is_trained(workplace: Workplace, blobs: Data) -> None:
+    asked = recipe("[audit]", '[recognizer]\nattribute = "driver"\n[audit]')
+    with pytest.raises(ConfigError, match="the pictures have no tag 'driver'"):
+        audit_recipe(asked, blobs, workplace)
+    assert not (workplace.store.root / "stages").exists()
+
+
 def test_findings_that_cannot_be_read_are_named(workplace: Workplace, blobs: Data) -> None:
     audit_recipe(recipe(), blobs, workplace)
     (record,) = workplace.store.root.glob("stages/attack-*/findings.json")
@@ -260,8 +316,8 @@ def test_an_interrupted_run_waits_for_a_word(workplace: Workplace, blobs: Data, 
     with pytest.raises(ConfigError, match="go on with --resume, or start over with --restart"):
         train_recipe(wanted, blobs, workplace)
 
-    run = sfumato.train._Run.epoch
-    monkeypatch.setattr(sfumato.train._Run, "epoch", lambda *args: epochs.append(args[1]) or run(*args))
+    run = sfumato.loop.Run.epoch
+    monkeypatch.setattr(sfumato.loop.Run, "epoch", lambda *args: epochs.append(args[1]) or run(*args))
     resumed, stage = train_recipe(wanted, blobs, dataclasses.replace(workplace, resume=True))
     assert epochs == [1]
     assert not stage.checkpoint.exists()
@@ -272,6 +328,59 @@ def test_an_interrupted_run_waits_for_a_word(workplace: Workplace, blobs: Data, 
     restarted, _ = train_recipe(wanted, blobs, dataclasses.replace(other, restart=True))
     assert epochs == [0, 1]
     assert all(torch.equal(value, restarted.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+STREET = """
+[data]
+name = "digits"
+[model]
+name = "example_reid:net"
+cut = "2"
+[train]
+epochs = 2
+finetune = 1
+batch_size = 32
+[task]
+name = "reidentification"
+instances = 8
+[[attacks]]
+name = "mean"
+[audit]
+pictures = 8
+"""
+
+
+def test_a_search_is_trained_found_again_and_audited(workplace: Workplace) -> None:
+    wanted, data = dataclasses.replace(parse_recipe(STREET), defenses=(Narrowing(),)), street()
+    made, stage = audit_recipe(wanted, data, workplace)
+    assert stage.facts()["utility"] == {name: dataclasses.asdict(reached) for name, reached in made.utility.items()}
+    assert (made.task, list(made.utility)) == ("reidentification", ["rank-1", "rank-5", "rank-10", "mAP"])
+    assert made.accuracy == made.utility["rank-1"]
+    there, news = told(workplace)
+    found, _ = train_recipe(wanted, data, there)
+    assert news == [("train recipe (found)", 1, 1)]
+    first = next(module for module in found.split.modules() if isinstance(module, torch.nn.Conv2d))
+    assert len(first.weight) == 4, "the channels that were left"
+    assert task_for(data).utility(found, data, wanted.seed) == made.utility
+    assert audit_recipe(wanted, data, workplace)[0].utility == made.utility
+    other = dataclasses.replace(wanted, task=sf.Reidentification(instances=4))
+    assert train_recipe(other, data, workplace)[1].key != stage.key
+
+
+def test_an_interrupted_fine_tuning_goes_on(workplace: Workplace, blobs: Data) -> None:
+    small = recipe('"lenet5"\ncut = "c1"\n[train]\nepochs = 1', '"nets:net"\ncut = "2"\n[train]\nepochs = 1\nfinetune = 2')
+    wanted = dataclasses.replace(small, defenses=(Narrowing(),))
+    interrupt(workplace, blobs, wanted)
+    resumed, stage = train_recipe(wanted, blobs, dataclasses.replace(workplace, resume=True))
+    assert [epoch["number"] for epoch in stage.facts()["epochs"]] == [0, 1, 2]
+    other = dataclasses.replace(workplace, store=Store(workplace.store.root / "other"))
+    whole, _ = train_recipe(wanted, blobs, other)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_recipe_for_another_task_than_its_data_is_one_problem(workplace: Workplace) -> None:
+    with pytest.raises(ConfigError, match="the task is reidentification, but the data set 'digits' is for classification"):
+        read_data(parse_recipe(STREET), workplace)
 
 
 def test_a_recipe_without_attacks_is_not_audited(workplace: Workplace, blobs: Data) -> None:

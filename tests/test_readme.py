@@ -61,12 +61,28 @@ def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypa
 
 
 def test_the_recipe_is_one() -> None:
-    text, quick = blocks("toml")
+    text, quick, *_ = blocks("toml")
     recipe = parse_recipe(text)
     assert parse_recipe(text + "\n[[attacks]]\nlabel = 'quick'\n" + quick).attacks["quick"].fitting.epochs == 12
     assert recipe.train.schedule.name == "step"
     assert [defense.name for defense in recipe.defenses] == ["bottleneck", "noise", "cem"]
     assert recipe.audit.seeds == (0, 1, 2)
+
+
+def test_the_recipe_of_re_identification_is_one_and_its_task_has_the_defaults() -> None:
+    _, _, text, *_ = blocks("toml")
+    recipe = parse_recipe(text)
+    assert recipe.task == sf.Reidentification()
+    assert recipe.train.batch_size % sf.Reidentification().instances == 0
+
+
+def test_the_recognizers_are_tables_of_a_recipe() -> None:
+    *_, learned, own = blocks("toml")
+    whole, *_ = blocks("toml")
+    assert parse_recipe(whole + learned).recognizer == sf.Recognizer(attribute="driver")
+    judge = parse_recipe(whole + own).recognizer
+    assert judge is not None
+    assert (judge.classes, judge.size, len(judge.accepts)) == (1000, 224, 3)
 
 
 def test_the_commands_are_those_of_the_command_line() -> None:

@@ -13,6 +13,7 @@ from sfumato.demo import demo_recipe
 from sfumato.errors import ConfigError, RecipeError, SfumatoError
 from sfumato.recipe import parse_recipe
 from sfumato.settings import Train
+from sfumato.task import Classification
 
 WHOLE = """
 seed = 7
@@ -70,6 +71,14 @@ def test_a_recipe_becomes_objects() -> None:
     assert recipe.audit.seeds == (1, 2)
 
 
+def test_a_task_has_arguments_of_its_own() -> None:
+    text = 'data.name = "digits"\nmodel = { name = "vgg11", cut = "c2" }\n'
+    assert parse_recipe(text).task is None
+    made = parse_recipe(text + 'task = { name = "reidentification", instances = 8, margin = 1 }').task
+    assert made == sf.Reidentification(instances=8, margin=1.0)
+    assert parse_recipe(text + 'task.name = "classification"').task == Classification()
+
+
 def test_every_problem_is_reported_at_once() -> None:
     found = problems("""
     sead = 1
@@ -99,7 +108,8 @@ def test_every_problem_is_reported_at_once() -> None:
     fitting.epochs = 1.5
     """)
     assert found == (
-        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, attacks, audit",
+        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, task, attacks, audit, "
+        "recognizer, device",
         "seed: expected an integer >= 0, found -1",
         "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std, dropout",
         "model.cut: expected a valid string, found 2",
@@ -136,6 +146,12 @@ def test_every_problem_is_reported_at_once() -> None:
         ("[train]\noptimizer = 'adam'", "train.optimizer: expected a table with some of name, learning_rate"),
         ("[train]\noptimizer = {}\nfoo = 1", "train.foo: unknown key; known: epochs, batch_size, optimizer"),
         ("a = = b", "not TOML: "),
+        ("task = 3", "task: expected a table, found 3"),
+        ("[task]\nmargin = 0.3", "task.name: missing; known: classification, reidentification"),
+        ('task.name = "reid"', "task.name: expected one of classification, reidentification, found 'reid'"),
+        ("task.name = []", "task.name: expected one of classification, reidentification, found []"),
+        ('[task]\nname = "reidentification"\ninstanses = 4', "task.instanses: unknown key (did you mean 'instances'?)"),
+        ('[task]\nname = "reidentification"\ninstances = 1', "task: instances must be at least 2, got 1"),
     ],
 )
 def test_one_problem(text: str, message: str) -> None:
@@ -198,3 +214,36 @@ def test_every_error_of_ours_is_one_of_the_tree() -> None:
         if isinstance(value, type) and issubclass(value, Exception) and value is not SfumatoError:
             assert issubclass(value, SfumatoError)
             assert name in drawn
+
+
+def test_a_recipe_can_have_a_recognizer() -> None:
+    asked = """
+[recognizer]
+attribute = "driver"
+model = "resnet18"
+options = { width = 0.25, stem = "cifar" }
+epochs = 3
+size = 32
+"""
+    made = sf.Recognizer(attribute="driver", model="resnet18", options={"width": 0.25, "stem": "cifar"}, epochs=3, size=32)
+    assert parse_recipe(WHOLE + asked).recognizer == made
+    assert parse_recipe(WHOLE).recognizer is None
+    own = 'recognizer = { model = "mine:net", weights = "w.safetensors", classes = 1000, accepts = [3, 5] }\n' + WHOLE
+    found = parse_recipe(own).recognizer
+    assert found is not None
+    assert (str(found.weights), found.accepts, found.options) == ("w.safetensors", (3, 5), {})
+
+
+def test_every_problem_of_a_recognizer_is_reported() -> None:
+    assert problems(WHOLE + "[recognizer]\nepoch = 1\nepochs = 'x'\n") == (
+        "recognizer.epoch: unknown key (did you mean 'epochs'?); known: attribute, model, options, epochs, size, weights, "
+        "classes, accepts",
+        "recognizer.epochs: expected a valid integer, found 'x'",
+    )
+    assert problems(WHOLE + "[recognizer]\naccepts = [1]\n") == (
+        "recognizer: classes and accepts are those of a trained classifier; give its weights, or leave them out",
+    )
+    (problem,) = problems(WHOLE + "[recognizer]\noptions = { widht = 2.0 }\n")
+    assert problem.startswith("recognizer.options.widht: unknown key (did you mean 'width'?)")
+    (problem,) = problems("recognizer = 3\n" + WHOLE)
+    assert problem == "recognizer: expected a table, found 3"

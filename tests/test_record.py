@@ -37,11 +37,17 @@ def test_json_has_the_keys_that_others_read() -> None:
     record = to_json(audit())
     assert list(record) == [
         "format", "title", "accuracy", "accuracy_interval", "target", "data", "attacks", "exhibits", "untested", "seeds",
-        "versions", "hardware", "certificates",
+        "versions", "hardware", "certificates", "task", "utility",
     ]  # fmt: skip
     assert (record["format"], record["accuracy"]) == (1, 0.98)
     assert record["accuracy_interval"] == {"low": 0.98 * 0.999, "high": 0.98 * 1.001}
     assert record["attacks"][0]["mse"] == {"value": 0.01, "low": 0.0099, "high": 0.0101}  # type: ignore[index]
+
+
+def test_a_record_of_before_there_were_tasks_is_read() -> None:
+    record = to_json(audit())
+    del record["task"], record["utility"]
+    assert_same(from_json(record), audit())
 
 
 def test_json_writes_numbers_that_are_not_finite_as_words() -> None:
@@ -54,6 +60,13 @@ def test_json_writes_numbers_that_are_not_finite_as_words() -> None:
 def test_pictures_of_any_channels_are_lossless(channels: int, count: int) -> None:
     written = audit(exhibits=(Exhibit("train", pixels(channels, count), "decoder", "last", 7),))
     assert_same(from_json(to_json(written)), written)
+
+
+def test_a_record_from_before_regions_and_recognizers_is_read() -> None:
+    record = to_json(audit(attacks=(result(),)))
+    attack = record["attacks"][0]  # type: ignore[index]
+    del attack["regions"], attack["recognized"]
+    assert from_json(record).attacks == (result(),)
 
 
 def test_a_setting_without_a_json_form_becomes_text() -> None:

@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from example_audits import Page, assert_same, audit, audits, before_and_after, certificate, pixels, result, target
+from example_audits import (
+    Page,
+    assert_same,
+    audit,
+    audits,
+    before_and_after,
+    certificate,
+    pixels,
+    private,
+    result,
+    searched,
+    target,
+)
 from sfumato import report
 from sfumato.errors import ConfigError, StorageError
 from sfumato.types import Audit, DataFacts, Exhibit
@@ -140,6 +152,17 @@ def test_html_escapes_what_a_record_says() -> None:
     assert page.text.count(HOSTILE) > 10
 
 
+def test_every_form_shows_what_is_private() -> None:
+    shown = [audit(attacks=(private(),)), audit()]
+    page = Page(report.to_html(shown))
+    for text in (page.text, report.to_markdown(shown)):
+        assert text.count("MSE inside") >= 2
+        assert "Of the reconstructions of “digits (1)”, 50.0 % show the right driver" in text
+    assert "Driver named rightby a classifier, in the reconstructions that show most" in page.text
+    headings = [line.count("|") for line in report.to_markdown(shown).splitlines() if line.startswith("| Attack |")]
+    assert headings[0] == headings[1] + 5
+
+
 def test_html_fetches_nothing() -> None:
     text = report.to_html(before_and_after()).replace('xmlns="http://www.w3.org/2000/svg"', "")  # a name, not an address
     page = Page(text)
@@ -185,6 +208,14 @@ def test_html_draws_the_trade_off_of_several_audits() -> None:
     page = Page(report.to_html(before_and_after()))
     assert [drawing["width"] for drawing in page.all("svg")] == ["760", "360"]
     assert "The points as a table" in page.text
+
+
+def test_a_search_is_drawn_and_told_by_its_rank() -> None:
+    page = Page(report.to_html([searched(), searched(0.8, "Noise()", mse=0.04)]))
+    assert "Rank-1 against privacy" in page.text
+    assert "90.0 % (89.9 to 90.1)" in page.text
+    assert "Accuracy" not in page.text
+    assert "Accuracy or rank-1 against privacy" in Page(report.to_html([audit(), searched()])).text
 
 
 def _luminance(color: str) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from example_audits import audit, before_and_after, certificate, result
-from sfumato.tables import ATTACK_COLUMNS, attack_table, columns, show_value, table
+from example_audits import audit, before_and_after, certificate, private, result, searched
+from sfumato.tables import attack_columns, attack_table, columns, show_value, table
 
 
 def test_columns() -> None:
@@ -24,7 +24,30 @@ def test_table_holds_the_strongest_attack_and_the_cost() -> None:
     assert rows["PSNR"][0] == "20.00 dB (19.80 to 20.20)"
     assert rows["SSIM"][0] == "0.800 (0.792 to 0.808)"
     assert rows["Bytes sent per picture (float32)"] == ("12,345",) * 2
-    assert (rows["Head parameters"][0], rows["Head MACs"][0]) == ("67,890", "4,321")
+    assert rows["Head parameters"] == ("67,890", "67,890")
+    assert (rows["Head memory (bytes)"][0], rows["Head MACs"][0]) == ("271,560", "4,321")
+
+
+def test_table_says_what_hardening_saves_on_the_device() -> None:
+    before, after = before_and_after()
+    pruned = replace(after, target=replace(after.target, head_parameters=22630, head_memory=None, head_macs=8642))
+    rows = dict(table([before, pruned]))
+    assert rows["Head parameters"] == ("67,890", "22,630 (66.7 % less)")
+    assert rows["Head memory (bytes)"] == ("271,560", "not recorded")
+    assert rows["Head MACs"] == ("4,321", "8,642 (100.0 % more)")
+    assert dict(table([pruned, before]))["Head parameters"] == ("22,630", "67,890")
+
+
+def test_table_of_a_search_has_every_rank() -> None:
+    rows = table([searched()])
+    assert [row.label for row in rows][:5] == ["Rank-1", "Rank-5", "Rank-10", "mAP", "Strongest attack"]
+    assert rows[0].cells == ("90.0 % (89.9 to 90.1)",)
+
+
+def test_table_of_different_tasks_compares_none_of_their_numbers() -> None:
+    rows = dict(table([audit(), searched()]))
+    assert rows["Accuracy"] == ("98.0 % (97.9 to 98.1)", "another task")
+    assert rows["mAP"] == ("another task", "70.0 % (69.3 to 70.7)")
 
 
 def test_table_without_attacks_says_so() -> None:
@@ -53,9 +76,10 @@ def test_values_are_shown_with_the_unit_of_their_name() -> None:
 
 
 def test_attack_table_puts_the_strongest_at_inference_first() -> None:
-    rows = attack_table(audit(attacks=(result(0.001, part="train"), result(0.5, seed=1), result(0.2, seed=2))))
+    shown = audit(attacks=(result(0.001, part="train"), result(0.5, seed=1), result(0.2, seed=2)))
+    rows = attack_table(shown)
     assert [(row.cells[0], row.cells[2]) for row in rows] == [("inference", "2"), ("inference", "1"), ("train", "0")]
-    assert all(len(row.cells) + 1 == len(ATTACK_COLUMNS) for row in rows)
+    assert all(len(row.cells) + 1 == len(attack_columns(shown)) for row in rows)
 
 
 def test_table_shows_what_knowing_nothing_reaches_where_it_was_measured() -> None:
@@ -69,3 +93,24 @@ def test_table_says_how_many_releases_an_attack_saw() -> None:
     assert dict(table([audit(attacks=(often,))]))["Strongest attack"] == (
         "averaging, best epoch, seed 0 (512 pictures, 16 releases of each)",
     )
+
+
+def test_what_is_private_has_rows_where_any_audit_measured_it() -> None:
+    seen = audit(attacks=(private(), private(0.75, name="mirror", mse=0.02), private(1.0, part="train")))
+    rows = dict(table([seen, audit()]))
+    assert rows["MSE inside"] == ("0.0300 (0.0297 to 0.0303)", "not measured")
+    assert rows["MSE outside"][0] == "0.00800 (0.00792 to 0.00808)"
+    assert rows["Driver named right"] == ("75.0 % (67.5 to 82.5)", "not asked")
+    assert rows["Driver named right as sent"] == ("90.0 % (81.0 to 99.0)", "not asked")
+    assert rows["Driver guessed right"] == ("25.0 %", "not asked")
+    assert not [label for label in dict(table([audit()])) if "named" in label or "side" in label]
+
+
+def test_what_is_private_has_columns_in_the_table_of_its_attacks() -> None:
+    seen = audit(attacks=(private(), result(0.02, name="mirror")))
+    headings = attack_columns(seen)[-7:-2]
+    assert headings == ("MSE inside", "MSE outside", "Driver named right", "Driver named right as sent", "Driver guessed right")
+    first, second = (row.cells[-7:-2] for row in attack_table(seen))
+    assert first[2:] == ("50.0 % (45.0 to 55.0)", "90.0 % (81.0 to 99.0)", "25.0 %")
+    assert second == ("not measured", "not measured", "not asked", "not asked", "not asked")
+    assert {len(row.cells) + 1 for row in attack_table(seen)} == {len(attack_columns(seen))}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato as sf
+from narrowing import Narrowing
 from nets import small_net
 from sfumato.errors import ConfigError, ModelError, TrainingError, WeightsError
 from sfumato.files import read_tensors
@@ -32,7 +33,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_training_learns_the_task(small_split: sf.Split, blobs: sf.Data) -> None:
-    from sfumato.audit import accuracy
+    from sfumato.utility import accuracy
 
     settings = Train(epochs=5, batch_size=32)
     assert accuracy(sf.harden(small_split, blobs, train=settings), blobs.part("test"), 0).value > 0.95
@@ -75,6 +76,61 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_bits(
             trained(small_split, blobs, settings, checkpoint=path, watch=stop)
         assert path.exists()
         assert equal(trained(small_split, blobs, settings, checkpoint=path), whole)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_run_whose_shapes_change_goes_on_to_the_same_bits_before_and_after(
+    optimizer: str, small_split: sf.Split, blobs: sf.Data, tmp_path: Path
+) -> None:
+    settings = Train(epochs=2, finetune=2, batch_size=32, optimizer=Optimizer(name=optimizer, learning_rate=0.01))
+
+    def run(path: Path, last: int | None = None) -> tuple[dict[str, Tensor], list[str]]:
+        def stop(done: int, total: int) -> None:
+            assert total == 24
+            if done == last:
+                raise KeyboardInterrupt
+
+        target = assemble(small_split, blobs, [Narrowing(), sf.ResSFL(pretrain=1, blocks=0, channels=4)], seed=5)
+        fit(target, blobs, settings, seed=5, checkpoint=path, watch=stop)
+        return target.state_dict(), next(iter(target.defense)).seen
+
+    whole, seen = run(tmp_path / "whole")
+    assert whole["split.head.0.weight"].shape == (3, 1, 3, 3)
+    # what defenses remember fits the shapes of before, so that they begin again
+    assert seen == ["begin", "epoch 0 of 2", "epoch 1 of 2", "finish", "begin", "epoch 2 of 4", "epoch 3 of 4"]
+    for epoch in range(1, 4):
+        path = tmp_path / f"{epoch}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            run(path, last=6 * epoch + 3)
+        weights, seen = run(path)
+        assert equal(weights, whole)
+        assert seen.count("finish") == (1 if epoch <= 2 else 0)
+    assert equal(run(tmp_path / "whole")[0], whole), "a run that was stopped after its last epoch"
+
+
+def test_what_forgets_at_the_end_begins_again_in_fine_tuning(small_split: sf.Split, blobs: sf.Data) -> None:
+    noisy = [Narrowing(), sf.Noise(sigma=0.1), sf.CEM()]
+    hardened = sf.harden(small_split, blobs, defenses=noisy, train=Train(epochs=1, finetune=2, batch_size=32))
+    assert hardened.split.head(torch.zeros(1, 1, 8, 8)).shape == (1, 4, 8, 8)
+
+
+def test_fine_tuning_goes_through_the_schedule_from_its_start(small_split: sf.Split, blobs: sf.Data) -> None:
+    settings = Train(
+        epochs=2, finetune=4, batch_size=32, schedule=Schedule(name="step", warmup=0.0, milestones=(0.5,), gamma=0.1)
+    )
+    target = assemble(small_split, blobs, [], seed=0)
+    facts = fit(target, blobs, settings, seed=0)
+    assert [epoch.number for epoch in facts] == list(range(6))
+    assert [epoch.learning_rate for epoch in facts] == pytest.approx([0.05, 0.005, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_fine_tuning_trains_what_finish_left_with_a_fresh_optimizer(small_split: sf.Split, blobs: sf.Data) -> None:
+    def run(finetune: int) -> sf.Target:
+        return sf.harden(small_split, blobs, defenses=[Narrowing()], train=Train(epochs=1, finetune=finetune, batch_size=32))
+
+    finished, tuned = (run(finetune).state_dict() for finetune in (0, 1))
+    assert {name: value.shape for name, value in finished.items()} == {name: value.shape for name, value in tuned.items()}
+    assert not any(torch.equal(finished[name], tuned[name]) for name in finished)
 
 
 def test_kill_minus_nine_in_the_middle_loses_nothing(tmp_path: Path) -> None:
@@ -145,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 def test_a_loss_is_named_wherever_it_falls_between_the_checks(
     at: int, small_split: sf.Split, blobs: sf.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfumato.train._CHECK_EVERY", 3)  # 6 steps: the last check leaves nothing over
+    monkeypatch.setattr("sfumato.loop._CHECK_EVERY", 3)  # 6 steps: the last check leaves nothing over
     target = assemble(small_split, blobs, [Exploding(at)], seed=0)
     with pytest.raises(TrainingError, match=f"loss is nan at epoch 0, step {at} of 6"):
         fit(target, blobs, Train(epochs=1, batch_size=32), seed=0)
@@ -293,6 +349,7 @@ def test_schedules() -> None:
         (lambda: Schedule(milestones=(60.0,)), r"fractions in \[0, 1\]"),
         (lambda: Schedule(warmup=-1.0), "warmup must be >= 0"),
         (lambda: Train(epochs=0), "epochs and batch_size must be at least 1"),
+        (lambda: Train(finetune=-1), "finetune must be at least 0 epochs, got -1"),
     ],
 )
 def test_settings_refuse_what_makes_no_sense(make: object, message: str) -> None:

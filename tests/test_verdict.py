@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from example_audits import audit, before_and_after, certificate, near, result
+from example_audits import audit, before_and_after, certificate, near, private, recognition, result, searched
 from sfumato.verdict import closest, failure, refuted, verdict
 
 
@@ -62,6 +62,20 @@ def test_verdict_of_a_perfect_reconstruction_gives_no_factor() -> None:
     assert sentence == "Hardening raises the adversary's error (MSE 0.00 → 0.0400) and leaves accuracy at 98.0 %."
 
 
+def test_verdict_of_a_search_speaks_of_ranks() -> None:
+    (alone,) = verdict([searched()])
+    assert alone.endswith("For 90.0 % of the queries the first picture that the target finds is of the same individual (rank-1).")
+    (both,) = verdict([searched(), searched(0.8, "Noise()", mse=0.04)])
+    assert both.endswith("and costs 10.0 points of rank-1.")
+    (same,) = verdict([searched(), searched(0.9, "Noise()", mse=0.04)])
+    assert same.endswith("and leaves rank-1 at 90.0 %.")
+
+
+def test_verdict_does_not_compare_the_costs_of_different_tasks() -> None:
+    (sentence,) = verdict([audit(), searched(0.8, "Noise()", mse=0.04)])
+    assert sentence.endswith("(MSE 0.0100 → 0.0400) and has another task, so that what it costs cannot be compared.")
+
+
 def test_verdict_of_one_audit() -> None:
     (sentence,) = verdict([audit()])
     assert "decoder, which sees the features" in sentence
@@ -98,3 +112,31 @@ def test_how_near_the_attacks_came_to_a_floor(floor: float | None, expected: str
 
 def test_a_floor_that_no_attack_was_run_against() -> None:
     assert closest(audit(attacks=()), certificate()) == "No attack was run against its floor, MSE 0.00500."
+
+
+def test_verdict_tells_what_the_reconstructions_show() -> None:
+    _, sentence = verdict([audit(attacks=(private(), private(0.7, name="mirror", mse=0.02), private(1.0, part="train")))])
+    assert sentence == (
+        "Of the reconstructions, 70.0 % show the right driver "
+        "(by mirror, best epoch, seed 0; chance 25.0 %; of the pictures as sent 90.0 %)."
+    )
+    assert len(verdict([audit(attacks=(private(part="train"),))])) == 1
+
+
+def test_verdict_of_two_tells_of_both_and_calls_a_guess_a_guess() -> None:
+    old, new = before_and_after()
+    old, new = replace(old, attacks=(private(),)), replace(new, attacks=(private(0.27, mse=0.041),))
+    _, before, after = verdict([old, new])
+    assert before.startswith("Of the reconstructions of “before”, 50.0 % show the right driver (by decoder, best epoch, seed 0; ")
+    assert after.startswith("Of the reconstructions of “after”, 27.0 % show the right driver")
+    assert after.endswith("; chance 25.0 %; of the pictures as sent 90.0 %), which is no more than a guess.")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_verdict_concludes_nothing_from_a_classifier_that_cannot_name_the_pictures_themselves(count: int) -> None:
+    lost = private(recognized=recognition(0.2, sent=0.27))
+    told = verdict([replace(made, attacks=(lost,)) for made in before_and_after()][:count])[1:]
+    assert told == [
+        "The classifier itself cannot name the driver: it is right on 27.0 % (24.3 to 29.7) of the pictures as sent, "
+        "chance 25.0 %. What it names in reconstructions says nothing."
+    ]

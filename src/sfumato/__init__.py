@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sfumato.data.base import Data
     from sfumato.data.load import load_data
     from sfumato.data.partition import partition
+    from sfumato.defenses.app import APP
     from sfumato.defenses.base import Defense
     from sfumato.defenses.bottleneck import Bottleneck
     from sfumato.defenses.cem import CEM
@@ -32,17 +33,23 @@ if TYPE_CHECKING:
     from sfumato.defenses.noise import Noise
     from sfumato.defenses.noise_arl import NoiseARL
     from sfumato.defenses.noise_nopeek import NoiseNopeek
+    from sfumato.defenses.patrol import PATROL
     from sfumato.defenses.ressfl import ResSFL
+    from sfumato.defenses.skip import Skip
     from sfumato.errors import SfumatoError
     from sfumato.models.resolve import build_model
+    from sfumato.pruning.footprint import Keep
     from sfumato.recipe import load_recipe
+    from sfumato.recognize import Recognizer
     from sfumato.settings import Optimizer, Schedule, Train
     from sfumato.split import Split, cuts, split
     from sfumato.target import Target
+    from sfumato.task import Reidentification
     from sfumato.train import harden
     from sfumato.types import Audit
 
 _HOME = {
+    "APP": "defenses.app",
     "Audit": "types",
     "Augment": "data.augment",
     "Averaging": "attacks.features.averaging",
@@ -56,15 +63,20 @@ _HOME = {
     "Dropout": "defenses.dropout",
     "Ensemble": "attacks.features.ensemble",
     "Gan": "attacks.features.gan",
+    "Keep": "pruning.footprint",
     "Likelihood": "attacks.features.likelihood",
     "Mirror": "attacks.features.mirror",
     "Noise": "defenses.noise",
     "NoiseARL": "defenses.noise_arl",
     "NoiseNopeek": "defenses.noise_nopeek",
     "Optimizer": "settings",
+    "PATROL": "defenses.patrol",
+    "Recognizer": "recognize",
+    "Reidentification": "task",
     "ResSFL": "defenses.ressfl",
     "Schedule": "settings",
     "SfumatoError": "errors",
+    "Skip": "defenses.skip",
     "Split": "split",
     "Target": "target",
     "Train": "settings",
@@ -79,6 +91,7 @@ _HOME = {
 }
 
 __all__ = [
+    "APP",
     "Audit",
     "Augment",
     "Averaging",
@@ -92,15 +105,20 @@ __all__ = [
     "Dropout",
     "Ensemble",
     "Gan",
+    "Keep",
     "Likelihood",
     "Mirror",
     "Noise",
     "NoiseARL",
     "NoiseNopeek",
     "Optimizer",
+    "PATROL",
+    "Recognizer",
+    "Reidentification",
     "ResSFL",
     "Schedule",
     "SfumatoError",
+    "Skip",
     "Split",
     "Target",
     "Train",

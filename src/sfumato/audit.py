@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -14,38 +13,32 @@ from torch import Tensor
 from sfumato import registry
 from sfumato.analysis.certify import EntropyOfX, certify
 from sfumato.analysis.entropy import require_entropy
-from sfumato.attacks.base import Attacked, FeatureAttack, hold_out
+from sfumato.attacks.base import FeatureAttack, hold_out
 from sfumato.data.base import Data, Pictures
-from sfumato.data.loader import as_images, shuffled
+from sfumato.data.loader import shuffled
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
-from sfumato.metrics import image
-from sfumato.metrics.interval import mean_interval, psnr_interval
-from sfumato.metrics.utility import hits
+from sfumato.measure import SHOWN, measure
 from sfumato.modules import eval_mode
+from sfumato.recognize import Recognizer, Witness, prepare
 from sfumato.seeds import generator
 from sfumato.split import Split, bytes_per_picture, cost
-from sfumato.target import BATCH, FeaturesView, Target, released
+from sfumato.target import BATCH, FeaturesView, Target
+from sfumato.task import task_for
 from sfumato.types import (
-    AttackResult,
     Audit,
     Certificate,
     DataFacts,
     Exhibit,
     Findings,
-    Images,
     Interval,
     NamedWatch,
     Part,
-    Reconstruction,
     TargetFacts,
     Watch,
     told_as,
 )
-
-SHOWN = 12
-"""Pictures of each part that an audit keeps to look at."""
 
 _NOT_THIS_SURFACE = (
     "the weights: whether training pictures can be recovered from the released classifier (model inversion)",
@@ -66,6 +59,7 @@ def audit(
     seeds: Sequence[int] | None = None,
     pictures: int = 1000,
     entropy_of_x: EntropyOfX = None,
+    recognizer: Recognizer | None = None,
     title: str = "",
     watch: NamedWatch | None = None,
 ) -> Audit:
@@ -73,12 +67,14 @@ def audit(
 
     Args:
         target: a trained target, or a split model that no defense protects.
-        data: the pictures: `auxiliary` is the adversary's; samples of it and of `inference` are scored; `test` is for accuracy.
+        data: the pictures: `auxiliary` is the adversary's; samples of it and of `inference` are scored; accuracy is that on
+            `test`, and in re-identification that of the search for each of `query` in `gallery`.
         attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report.
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.
         pictures: how many of each part are scored, at most.
         entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
+        recognizer: names what it sees in the reconstructions; None asks nobody.
         title: a line for people; model and cut where empty.
         watch: told of the progress.
 
@@ -87,7 +83,7 @@ def audit(
 
     Raises:
         UnknownNameError: an attack that the registry does not know.
-        ConfigError: no attack, no picture to score, or seeds that are not different numbers.
+        ConfigError: no attack, no picture to score, nothing for the recognizer to name, or seeds that are not different numbers.
 
     Example:
         >>> import sfumato as sf
@@ -103,8 +99,11 @@ def audit(
         raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
     made = target if isinstance(target, Target) else Target(target, Compose())
     scored = sample(data, pictures, seeds[0])
+    witness = None
+    if recognizer is not None:
+        witness = prepare(recognizer, data, device=made.device, watch=told_as(watch, "recognizer"))
     findings = [
-        run_attack(name, attack, made, data, scored, seed=one, watch=told_as(watch, name))
+        run_attack(name, attack, made, data, scored, seed=one, witness=witness, watch=told_as(watch, name))
         for one in seeds
         for name, attack in named.items()
     ]
@@ -115,7 +114,7 @@ def audit(
         scored=scored,
         findings=findings,
         seeds=seeds,
-        reached=accuracy(made, data.part("test"), seeds[0]),
+        utility=task_for(data).utility(made, data, seeds[0]),
         certificates=certify(made, data, entropy_of_x=entropy_of_x, seed=seeds[0]),
         title=title,
     )
@@ -146,6 +145,7 @@ def run_attack(
     scored: Mapping[Part, Pictures],
     *,
     seed: int,
+    witness: Witness | None = None,
     watch: Watch | None = None,
 ) -> Findings:
     """Run one attack with one seed, and measure what it recovers.
@@ -157,6 +157,7 @@ def run_attack(
         data: the pictures; `auxiliary` is the adversary's.
         scored: the pictures to recover, as `sample` draws them.
         seed: of everything random.
+        witness: says what it sees in the reconstructions; None asks nobody.
         watch: told of the progress.
 
     Example:
@@ -171,7 +172,7 @@ def run_attack(
     """
     victims = {part: _sent(target, some, seed, attack.releases) for part, some in scored.items()}
     attacked = attack(target, data.part("auxiliary"), victims, seed=seed, watch=watch)
-    return _scored(name, attack, attacked, scored, seed, hardware(target.device))
+    return measure(name, attack, attacked, scored, seed=seed, hardware=hardware(target.device), witness=witness)
 
 
 def assemble_audit(
@@ -182,7 +183,7 @@ def assemble_audit(
     scored: Mapping[Part, Pictures],
     findings: Sequence[Findings],
     seeds: Sequence[int],
-    reached: Interval,
+    utility: Mapping[str, Interval],
     certificates: tuple[Certificate, ...] = (),
     title: str = "",
 ) -> Audit:
@@ -195,7 +196,7 @@ def assemble_audit(
         scored: the pictures that were scored.
         findings: of each attack with each seed.
         seeds: of the attacks.
-        reached: the target's accuracy.
+        utility: of the target on its task, the headline first.
         certificates: of the target.
         title: a line for people; model and cut where empty.
     """
@@ -204,7 +205,7 @@ def assemble_audit(
         title=title or f"{target.split.name} cut at {target.split.at}",
         target=facts(target, data),
         data=data_facts(data),
-        accuracy=reached,
+        accuracy=next(iter(utility.values())),
         attacks=tuple(result for found in findings for result in found.results),
         exhibits=(*sent, *(exhibit for found in findings for exhibit in found.exhibits)),
         untested=_untested(attacks, seeds, certificates, stochastic=target.protection.stochastic),
@@ -212,6 +213,8 @@ def assemble_audit(
         versions=versions(),
         hardware="; ".join(dict.fromkeys(found.hardware for found in findings)),
         certificates=certificates,
+        task=data.task,
+        utility=utility,
     )
 
 
@@ -240,6 +243,8 @@ def facts(target: Target, data: Data) -> TargetFacts:
         head_macs=head.macs,
         tail_parameters=tail.parameters,
         tail_macs=tail.macs,
+        head_memory=head.memory,
+        tail_memory=tail.memory,
     )
 
 
@@ -289,58 +294,6 @@ def _sent(target: Target, pictures: Pictures, seed: int, releases: int) -> Tenso
     index = torch.arange(len(pictures)).split(BATCH)
     times = [torch.cat([device.draw(part) for part in index]) for _ in range(releases)]
     return times[0] if releases == 1 else torch.stack(times, 1)
-
-
-def accuracy(target: Target, pictures: Pictures, seed: int) -> Interval:
-    """Return the accuracy of a target as deployed, with its 95 % interval.
-
-    Args:
-        target: the target.
-        pictures: what it is asked about.
-        seed: of the defense's random numbers.
-    """
-    stream = generator(seed, "accuracy", device=target.device)
-    logits = torch.cat([logits for _, logits in released(target, pictures.to(target.device), stream)])
-    return mean_interval(hits(logits, pictures.labels.to(logits.device)), generator(seed, "bootstrap"))
-
-
-def _scored(
-    name: str, attack: FeatureAttack, attacked: Attacked, scored: Mapping[Part, Pictures], seed: int, machine: str
-) -> Findings:
-    """Turn the reconstructions of an attack into numbers and pictures to look at."""
-    results, shown = [], []
-    for part, reconstructions in attacked.reconstructions.items():
-        for made in reconstructions:
-            x = as_images(scored[part].read(torch.arange(len(made.x_hat))), made.x_hat.device)
-            results.append(_result(name, attack, attacked, part, made, x, seed))
-            pixels = made.x_hat[:SHOWN].clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-            shown.append(Exhibit(part, pixels, name, made.selection, seed))
-    return Findings(tuple(results), tuple(shown), machine)
-
-
-def _result(
-    name: str, attack: FeatureAttack, attacked: Attacked, part: Part, made: Reconstruction, x: Images, seed: int
-) -> AttackResult:
-    """Measure one reconstruction."""
-    errors, distances = image.mse(made.x_hat, x), image.lpips(made.x_hat, x)
-    stream = generator(seed, "bootstrap", name, part)
-    return AttackResult(
-        name=name,
-        part=part,
-        selection=made.selection,
-        seed=seed,
-        access=attack.access,
-        pictures=len(x),
-        mse=mean_interval(errors, stream),
-        psnr=psnr_interval(errors, stream),
-        psnr_mean=mean_interval(image.psnr(errors), stream),
-        ssim=mean_interval(image.ssim(made.x_hat, x), stream),
-        lpips=None if distances is None else mean_interval(distances, stream),
-        seconds=attacked.seconds,
-        queries=attacked.queries,
-        settings=dataclasses.asdict(attack),
-        releases=attack.releases,
-    )
 
 
 def data_facts(data: Data) -> DataFacts:

@@ -71,19 +71,44 @@ def save(
     write_tensors(path, tensors, facts)
 
 
-def load(
-    path: Path, target: nn.Module, optimizer: torch.optim.Optimizer, *, definition: str
-) -> tuple[list[EpochFacts], dict[str, torch.Tensor]]:
-    """Load a checkpoint into a target and its optimizer.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training run as it was written.
+
+    Attributes:
+        path: where.
+        weights: of the target.
+        optimizer: its state, as "PLACE.NAME".
+        memory: what the defenses must remember.
+        history: the epochs done.
+    """
+
+    path: Path
+    weights: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, torch.Tensor]
+    memory: Mapping[str, torch.Tensor]
+    history: list[EpochFacts]
+
+    def restore(self, target: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Load weights and state into a target of the same shapes and its optimizer.
+
+        Raises:
+            WeightsError: the weights are those of another model.
+        """
+        load_into(target, self.weights, source=self.path)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in self.optimizer.items():
+            place, key = name.split(".", 1)
+            state.setdefault(int(place), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load(path: Path, *, definition: str) -> Checkpoint:
+    """Read a checkpoint.
 
     Args:
         path: the file.
-        target: where the weights go.
-        optimizer: where its state goes.
         definition: what defines the run that shall go on.
-
-    Returns:
-        The epochs done, and what the defenses must remember.
 
     Raises:
         WeightsError: the file is not a whole checkpoint, or is that of another run.
@@ -95,10 +120,5 @@ def load(
         )
     if facts["definition"] != definition:
         raise WeightsError(f"{path} is the checkpoint of another recipe; start without --resume, or use another folder")
-    load_into(target, under(tensors, "target."), source=path)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in under(tensors, "optimizer.").items():
-        place, key = name.split(".", 1)
-        state.setdefault(int(place), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return [EpochFacts(**epoch) for epoch in json.loads(facts["history"])], under(tensors, "memory.")
+    weights, optimizer, memory = (under(tensors, f"{kind}.") for kind in ("target", "optimizer", "memory"))
+    return Checkpoint(path, weights, optimizer, memory, [EpochFacts(**epoch) for epoch in json.loads(facts["history"])])

@@ -39,6 +39,7 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without picture
 StudyName = Annotated[str, typer.Argument(metavar="NAME", help="A study of `sfumato study list`, or a TOML file.")]
 SizeName = Literal["smoke", "gpu", "full"]
 ReadingName = Literal["scored", "trained"]
+_HALVES = ("head\nmemory", "head\nparams", "head\nMACs", "tail\nparams", "tail\nMACs")
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
 
 
@@ -79,30 +80,40 @@ def cuts(
     model: Annotated[str, typer.Argument(help='A model of the zoo, "timm:NAME", or "module:function" of yours.')],
     classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
     shape: Annotated[str, typer.Option(help="Channels, height and width of a picture.")] = "3,32,32",
+    memory: Annotated[str | None, typer.Option(help='Only heads of at most so many bytes, such as "2.9MB".')] = None,
+    macs: Annotated[str | None, typer.Option(help='Only heads of at most so many MACs, such as "300M".')] = None,
 ) -> None:
     """List every clean cut of a model: what crosses it and what each side costs."""
     import torch
     from rich import box
     from rich.table import Table
 
+    from sfumato.device import DeviceBudget
     from sfumato.models.resolve import build_model
-    from sfumato.split import FORMATS
+    from sfumato.quantity import show_bytes
     from sfumato.split import cuts as list_cuts
 
     sizes = _shape(shape)
+    budget = DeviceBudget(memory=memory, macs=macs) if memory or macs else None
     sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
     built = build_model(model, classes=classes, shape=sizes)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)  # nine columns in 80 characters
     table.add_column("\ncut", overflow="fold")
     table.add_column("shape\nof z", no_wrap=True)
-    for heading in (*(f"bytes\n{name}" for name in FORMATS), "head\nparams", "head\nMACs", "tail\nparams", "tail\nMACs"):
+    formats = ("float32", "uint8")  # float16 is half of the first
+    for heading in (*(f"bytes\n{name}" for name in formats), *_HALVES):
         table.add_column(heading, justify="right", no_wrap=True)
-    for cut in list_cuts(built, torch.zeros(1, *sizes)):
-        costs = (cut.head.parameters, cut.head.macs, cut.tail.parameters, cut.tail.macs)
-        sent = (f"{count:,}" if count < 1_000_000 else short(count) for count in cut.bytes_per_picture.values())
-        table.add_row(cut.name, "x".join(map(str, cut.shape)), *sent, *map(short, costs))
+    found = list_cuts(built, torch.zeros(1, *sizes))
+    for cut in found if budget is None else budget.among(found):
+        sent = (cut.bytes_per_picture[name] for name in formats)
+        head = (show_bytes(cut.head.memory), short(cut.head.parameters), short(cut.head.macs))
+        shown = (f"{count:,}" if count < 1_000_000 else short(count) for count in sent)
+        table.add_row(cut.name, "x".join(map(str, cut.shape)), *shown, *head, short(cut.tail.parameters), short(cut.tail.macs))
     say(f"{model}, pictures {'x'.join(map(str, sizes))}, {classes} classes; all numbers are for one picture\n")
-    console().print(table)
+    if not table.rows and budget is not None:
+        say(f"no head fits: {budget.smallest(found)}")
+    else:
+        console().print(table)
 
 
 @app.command()
@@ -117,18 +128,20 @@ def train(
 ) -> None:
     """Train the target of a recipe, defenses included."""
     from sfumato import pipeline
+    from sfumato.device import finished_head
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
-        _, stage = pipeline.train_recipe(loaded, data, place)
+        target, stage = pipeline.train_recipe(loaded, data, place)
     folder = pipeline.publish_target(loaded, stage, place.store, loaded.name)
     say_skipped(data.skipped)
-    reached = stage.facts()["accuracy"]
-    if isinstance(reached, dict):
-        say(f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
+    utility = stage.facts()["utility"]
+    for name, reached in utility.items() if isinstance(utility, dict) else ():
+        say(f"{name} {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
+    say(f"head: {finished_head(target, data.shape).describe()}")
     say(f"run: {folder}")
 
 
@@ -270,8 +283,9 @@ def _print_study(results: Results) -> None:
 
     shown = study_table(results)
     say("\n".join([results.study.keys.title, *facts(results)]))
-    first, *others = shown.sources
-    table = Table("", *(text for column in shown.columns for text in (f"{column}\n{first}", *(f"\n{one}" for one in others))))
+    cells = zip(shown.columns, shown.sources, strict=True)
+    heads = [text for column, (first, *others) in cells for text in (f"{column}\n{first}", *(f"\n{one}" for one in others))]
+    table = Table("", *heads)
     for row in shown.rows:
         table.add_row(row.label, *(cell.replace(" (", "\n(") for cell in row.cells))
     console().print(table)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -122,6 +123,16 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"expected a whole safetensors file, found {path} ({path.stat().st_size} bytes): {error}. It is truncated or of "
             "another format; Sfumato loads no pickles: save it again with safetensors.torch.save_file(model.state_dict(), ...)"
         ) from error
+
+
+def file_hash(path: Path | None) -> str | None:
+    """Return the SHA-256 of a file, hexadecimal; None of none.
+
+    Example:
+        >>> file_hash(None) is None
+        True
+    """
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import inspect
 import operator
 from collections.abc import Mapping
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.node import Argument
 
 from sfumato.errors import CutError, nearest
@@ -112,18 +112,17 @@ class Trace:
         function = str(getattr(user.target, "__name__", user.target))
         return user.target in _IN_PLACE or function.endswith("_") or bool(user.kwargs.get("inplace", False))
 
-    def parameters(self, nodes: list[fx.Node]) -> int:
-        """Count the parameters that nodes use, each once."""
-        found: dict[int, int] = {}
+    def tensors(self, nodes: list[fx.Node]) -> list[Tensor]:
+        """Return the parameters and buffers that nodes use, each once."""
+        named = dict((*self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False)))
+        found: dict[int, Tensor] = {}
         for node in nodes:
             if node.op == "call_module":
-                owned = list(self.model.get_submodule(str(node.target)).parameters())
-            elif node.op == "get_attr":
-                owned = [p for name, p in self.model.named_parameters() if name == node.target]
-            else:
-                continue
-            found.update((id(parameter), parameter.numel()) for parameter in owned)
-        return sum(found.values())
+                module = self.model.get_submodule(str(node.target))
+                found.update((id(tensor), tensor) for tensor in (*module.parameters(), *module.buffers()))
+            elif node.op == "get_attr" and (tensor := named.get(str(node.target))) is not None:
+                found[id(tensor)] = tensor
+        return list(found.values())
 
 
 class _Tracer(fx.Tracer):

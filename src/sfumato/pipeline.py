@@ -4,32 +4,37 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from sfumato import report
 from sfumato.analysis.certify import certify
-from sfumato.audit import accuracy, assemble_audit, hardware, run_attack, sample, versions
-from sfumato.data.base import Data, Pictures, Reading
+from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
+from sfumato.data.base import RETRIEVAL, Data, Pictures, Reading
 from sfumato.data.partition import partition
+from sfumato.defenses.base import Defense
+from sfumato.device import require_fit
 from sfumato.errors import ConfigError, StorageError
-from sfumato.files import load_into, read_tensors, write_atomic, write_json, write_tensors
+from sfumato.files import file_hash, load_into, read_tensors, write_atomic, write_json, write_tensors
 from sfumato.metrics.image import lpips_is_there
-from sfumato.models.resolve import build_model
+from sfumato.models.resolve import build_model, own_code
 from sfumato.recipe import Recipe
+from sfumato.recognize import Recognizer, Witness, learn
+from sfumato.recognize import assemble as assemble_witness
 from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
-from sfumato.split import split
+from sfumato.split import cuts, split
 from sfumato.store import Stage, Store
 from sfumato.target import Target
-from sfumato.train import assemble, fit
+from sfumato.task import task_for
+from sfumato.train import assemble, fit, restore
 from sfumato.types import Audit, Certificate, Findings, Interval, NamedWatch, Part, told_as
 
 _T = TypeVar("_T")
@@ -59,9 +64,15 @@ class Workplace:
 
 
 def read_data(recipe: Recipe, workplace: Workplace) -> Data:
-    """Read and partition the pictures of a recipe."""
+    """Read and partition the pictures of a recipe.
+
+    Raises:
+        ConfigError: they are for another task than the recipe's.
+        DataError: files are missing or cannot be used.
+    """
     reading = dataclasses.replace(workplace.reading, budget=recipe.data.budget)
     data = recipe.source.load(reading)
+    task_for(data, recipe.task)
     return partition(data, public=recipe.data.public, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
 
 
@@ -69,13 +80,24 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
     """Return the target of a recipe before it is trained: its model, split, with its defenses.
 
     Raises:
+        ConfigError: its head does not fit the device of the recipe.
         WeightsError: the weights to start from are not a whole safetensors file of this model.
     """
-    model = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
-    if recipe.split.weights is not None:
-        load_into(model, read_tensors(recipe.split.weights)[0], source=recipe.split.weights)
-    halves = split(model.to(workplace.device), at=recipe.split.cut, example=_example(data, workplace.device), name=recipe.model)
-    return assemble(halves, data, recipe.defenses, seed=recipe.seed)
+    example = _example(data, workplace.device)
+
+    def model() -> nn.Module:
+        made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
+        if recipe.split.weights is not None:
+            load_into(made, read_tensors(recipe.split.weights)[0], source=recipe.split.weights)
+        return made.to(workplace.device)
+
+    def build(cut: str, defenses: Sequence[Defense]) -> Target:
+        return assemble(split(model(), at=cut, example=example, name=recipe.model), data, defenses, seed=recipe.seed)
+
+    target, found = build(recipe.split.cut, recipe.defenses), lambda: cuts(model(), example[:1])
+    if recipe.device is not None:
+        require_fit(recipe.device, target, data.shape, defenses=recipe.defenses, cuts=found, build=build)
+    return target
 
 
 def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Target, Stage]:
@@ -87,32 +109,48 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
         workplace: where.
 
     Raises:
-        ConfigError: the run was interrupted and neither resume nor restart is asked for.
+        ConfigError: the run was interrupted and neither resume nor restart is asked for, or the head does not fit the device.
         WeightsError: the weights to start from are not a whole safetensors file of this model.
     """
     target = build_target(recipe, data, workplace)
+    return target, _train(target, recipe, data, workplace)
+
+
+def _train(target: Target, recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
+    """Train the target of a recipe, or find it trained, and return its stage."""
     stage = workplace.store.stage("target", _definition(recipe, data))
     weights = stage.folder / "weights.safetensors"
     if stage.done:
-        load_into(target, read_tensors(weights)[0], source=weights)
+        restore(target, read_tensors(weights)[0], source=weights)
         _say_found(workplace, f"train {recipe.name}")
-        return target, stage
+        return stage
     with stage.claim():
         _settle_checkpoint(stage, workplace)
         told = told_as(workplace.watch, f"train {recipe.name}")
-        history = fit(target, data, recipe.train, seed=recipe.seed, checkpoint=stage.checkpoint, definition=stage.key, watch=told)
+        task = task_for(data, recipe.task)
+        history = fit(
+            target,
+            data,
+            recipe.train,
+            task=task,
+            seed=recipe.seed,
+            checkpoint=stage.checkpoint,
+            definition=stage.key,
+            watch=told,
+        )
         write_tensors(weights, target.state_dict(), {"definition": stage.key})
-        reached = accuracy(target, data.part("test"), recipe.seed)
+        utility = task.utility(target, data, recipe.seed)
         stage.finish(
             {
-                "accuracy": dataclasses.asdict(reached),
+                "accuracy": dataclasses.asdict(next(iter(utility.values()))),
+                "utility": {name: dataclasses.asdict(reached) for name, reached in utility.items()},
                 "epochs": [dataclasses.asdict(epoch) for epoch in history],
                 "seed": recipe.seed,
                 "hardware": hardware(workplace.device),
                 "versions": versions(),
             }
         )
-    return target, stage
+    return stage
 
 
 def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str = "") -> tuple[Audit, Stage]:
@@ -128,14 +166,15 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     """
     if not recipe.attacks:
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
-    target, trained = train_recipe(recipe, data, workplace)
+    target = build_target(recipe, data, workplace)
+    witness = _witness(recipe, data, workplace)  # before the target is trained: what is wrong with it shows at once
+    trained = _train(target, recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
     scored = sample(data, recipe.audit.pictures, seeds[0])
-    findings = [
-        _attack(name, seed, recipe=recipe, target=target, trained=trained, data=data, scored=scored, workplace=workplace)
-        for seed in seeds
-        for name in recipe.attacks
-    ]
+    attack = partial(
+        _attack, recipe=recipe, target=target, trained=trained, data=data, scored=scored, witness=witness, workplace=workplace
+    )
+    findings = [attack(name, seed) for seed in seeds for name in recipe.attacks]
     made = assemble_audit(
         target,
         data,
@@ -143,7 +182,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         scored=scored,
         findings=findings,
         seeds=seeds,
-        reached=_reached(recipe, target, trained, data, seeds[0]),
+        utility=_utility(recipe, target, trained, data, seeds[0]),
         certificates=_certificates(recipe, target, trained, data, seeds[0], workplace),
         title=title or recipe.name,
     )
@@ -159,6 +198,7 @@ def _attack(
     trained: Stage,
     data: Data,
     scored: Mapping[Part, Pictures],
+    witness: Witness | None,
     workplace: Workplace,
 ) -> Findings:
     """Run one attack of a recipe with one seed, or find it run."""
@@ -173,6 +213,7 @@ def _attack(
             "lpips": lpips_is_there(),  # installed later, it adds a number
             "auxiliary": data.part("auxiliary").fingerprint,
             "scored": {part: some.fingerprint for part, some in scored.items()},
+            **({} if witness is None else {"recognizer": _definition_of(witness.recognizer, data)}),
         },
     )
     record = stage.folder / "findings.json"
@@ -180,10 +221,40 @@ def _attack(
         _say_found(workplace, told)
         return _read(record, findings_from_json)
     with stage.claim():
-        found = run_attack(name, attack, target, data, scored, seed=seed, watch=told_as(workplace.watch, told))
+        found = run_attack(name, attack, target, data, scored, seed=seed, witness=witness, watch=told_as(workplace.watch, told))
         write_json(record, findings_to_json(found))
         stage.finish({"target": trained.key, "hardware": found.hardware, "versions": versions()})
     return found
+
+
+def _witness(recipe: Recipe, data: Data, workplace: Workplace) -> Witness | None:
+    """Make the recognizer of a recipe ready, if it has one. Audits of the same pictures share what was trained."""
+    if recipe.recognizer is None:
+        return None
+    witness = assemble_witness(recipe.recognizer, data, device=workplace.device)
+    if recipe.recognizer.weights is not None:
+        return witness
+    stage = workplace.store.stage("recognizer", _definition_of(recipe.recognizer, data))
+    weights = stage.folder / "weights.safetensors"
+    if stage.done:
+        load_into(witness.network, read_tensors(weights)[0], source=weights)
+        return witness
+    with stage.claim():
+        learn(witness, data, watch=told_as(workplace.watch, f"recognizer of {data.name}"))
+        write_tensors(weights, witness.network.state_dict(), {"definition": stage.key})
+        stage.finish({"hardware": hardware(workplace.device), "versions": versions()})
+    return witness
+
+
+def _definition_of(recognizer: Recognizer, data: Data) -> dict[str, object]:
+    """Return everything that the answers of a recognizer depend on."""
+    return {
+        **dataclasses.asdict(recognizer),
+        "weights": file_hash(recognizer.weights),
+        "sfumato": version("sfumato"),
+        "code": own_code(recognizer.model),
+        "pictures": data.part("train").fingerprint,
+    }
 
 
 def _certificates(
@@ -212,12 +283,12 @@ def _read(path: Path, parse: Callable[[object], _T]) -> _T:
         raise StorageError(f"cannot read {path}: {error}; remove {path.parent} to compute it again") from error
 
 
-def _reached(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> Interval:
-    """Return the accuracy of a target, which its stage knows where the seed of the defense's random numbers is the recipe's."""
-    known = trained.facts().get("accuracy")
+def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> dict[str, Interval]:
+    """Return how useful a target is, which its stage knows where the seed of the defense's random numbers is the recipe's."""
+    known = trained.facts().get("utility")
     if seed == recipe.seed and isinstance(known, dict):
-        return Interval(**known)
-    return accuracy(target, data.part("test"), seed)
+        return {name: Interval(**reached) for name, reached in known.items()}
+    return task_for(data, recipe.task).utility(target, data, seed)
 
 
 def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Path:
@@ -272,30 +343,21 @@ def _target_of(folder: Path) -> object:
 
 def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
     """Return everything that the weights of a target depend on."""
-    weights = recipe.split.weights
     return {
         "format": _FORMAT,
-        "pictures": {name: data.part(name).fingerprint for name in ("private", "test")},
+        "pictures": {name: data.part(name).fingerprint for name in ("private", "test", *RETRIEVAL) if name in data.parts},
         "sfumato": version("sfumato"),
-        "code": _own_code(recipe.model),
+        "code": own_code(recipe.model),
         "classes": len(data.classes),
         "model": recipe.model,
         "options": dict(recipe.options),
-        "weights": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights": file_hash(recipe.split.weights),
         "cut": recipe.split.cut,
         "defenses": [defense.describe() for defense in recipe.defenses],
         "train": dataclasses.asdict(recipe.train),
+        "task": repr(task_for(data, recipe.task)),
         "seed": recipe.seed,
     }
-
-
-def _own_code(model: str) -> str | None:
-    """Return the hash of the file that a model of the user's own comes from: the same name may come to mean another network."""
-    module, colon, _ = model.partition(":")
-    if not colon or module == "timm":
-        return None
-    spec = importlib.util.find_spec(module)
-    return None if spec is None or spec.origin is None else hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:

@@ -19,8 +19,11 @@ from sfumato.attacks.base import FeatureAttack
 from sfumato.data.source import Source
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
+from sfumato.device import DeviceBudget
 from sfumato.errors import ConfigError, RecipeError, nearest
+from sfumato.recognize import Recognizer
 from sfumato.settings import Train
+from sfumato.task import TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +105,11 @@ class Recipe:
         split: its cut and weights.
         defenses: in the order in which they see the features.
         train: how the target is trained.
+        task: what for; that of the data with its defaults where None.
         attacks: by the name that they get in the report.
         audit: how it is audited.
+        recognizer: names what it sees in the reconstructions; None asks nobody.
+        device: what the device has for the head; None asks nothing of it.
     """
 
     name: str
@@ -116,8 +122,11 @@ class Recipe:
     split: ModelOptions
     defenses: tuple[Defense, ...]
     train: Train
+    task: Task | None
     attacks: Mapping[str, FeatureAttack]
     audit: AuditOptions
+    recognizer: Recognizer | None
+    device: DeviceBudget | None
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -185,7 +194,7 @@ def read_recipe(table: Mapping[str, Any], *, text: str, name: str = "recipe", so
     return Recipe(name=name, text=text, **parts)
 
 
-_TABLES = ("seed", "data", "model", "defenses", "train", "attacks", "audit")
+_TABLES = ("seed", "data", "model", "defenses", "train", "task", "attacks", "audit", "recognizer", "device")
 
 
 @dataclass
@@ -214,8 +223,11 @@ class _Reader:
             "split": split,
             "defenses": self._defenses(),
             "train": self._construct(Train, self._mapping("train"), "train"),
+            "task": self._task(),
             "attacks": self._attacks(),
             "audit": self._construct(AuditOptions, self._mapping("audit"), "audit"),
+            "recognizer": self._recognizer(),
+            "device": self._construct(DeviceBudget, self._mapping("device"), "device") if "device" in self.table else None,
         }
 
     def _construct(self, target: Any, arguments: Mapping[str, object], where: str) -> Any:
@@ -272,11 +284,38 @@ class _Reader:
         common, own = _divide(value, ModelOptions)
         given_by_data = [key for key in ("classes", "shape") if key in own]
         self.problems += [f"model.{key}: the data set gives it; leave it out" for key in given_by_data]
-        if name is not None and ":" not in name:
-            given = {"classes": 2, "shape": (1, 8, 8), **own}  # what the data set will say; only the rest is checked here
-            _, problems = check(registry.entry("models", name).load(), given, where="model")
-            self.problems += problems
+        if name is not None:
+            self._check_options(name, own, "model")
         return name, own, self._construct(ModelOptions, common, "model")
+
+    def _check_options(self, model: str, options: Mapping[str, object], where: str) -> None:
+        """Check the arguments of a model of the zoo."""
+        if ":" not in model:
+            given = {"classes": 2, "shape": (1, 8, 8), **options}  # what the data set will say; only the rest is checked here
+            self.problems += check(registry.entry("models", model).load(), given, where=where)[1]
+
+    def _task(self) -> Task | None:
+        if "task" not in self.table:
+            return None
+        value = self._mapping("task")
+        if not isinstance(self.table["task"], Mapping):
+            return None
+        name = value.pop("name", None)
+        if name is None:
+            self.problems.append(f"task.name: missing; known: {', '.join(TASKS)}")
+        elif not isinstance(name, str) or name not in TASKS:
+            self.problems.append(f"task.name: expected one of {', '.join(TASKS)}, found {name!r}{nearest(str(name), TASKS)}")
+        else:
+            return cast(Task | None, self._construct(TASKS[name], value, "task"))
+        return None
+
+    def _recognizer(self) -> Recognizer | None:
+        if "recognizer" not in self.table:
+            return None
+        made: Recognizer | None = self._construct(Recognizer, self._mapping("recognizer"), "recognizer")
+        if made is not None:
+            self._check_options(made.model, made.options, "recognizer.options")
+        return made
 
     def _list(self, key: str) -> list[tuple[str, dict[str, Any]]]:
         value = self.table.get(key, [])

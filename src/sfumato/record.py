@@ -18,7 +18,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -39,6 +39,7 @@ from sfumato.types import (
     Pixels,
     Selection,
     TargetFacts,
+    TaskName,
 )
 
 
@@ -77,6 +78,8 @@ class _Record:
     versions: Mapping[str, str]
     hardware: str
     certificates: tuple[Certificate, ...] = ()
+    task: TaskName = "classification"
+    utility: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions`, `hardware` and `certificates`. A number that is not finite, which JSON lacks, is the
-        string "NaN", "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a
-        list, and a value that JSON has no form for becomes its text; everything else comes back exactly from `from_json`.
+        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task` and `utility`. A number that is not finite, which
+        JSON lacks, is the string "NaN", "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a
+        tuple becomes a list, and a value that JSON has no form for becomes its text; everything else comes back exactly from
+        `from_json`.
     """
     accuracy = audit.accuracy
     record = _Record(
@@ -122,6 +126,8 @@ def to_json(audit: Audit) -> dict[str, object]:
         versions=audit.versions,
         hardware=audit.hardware,
         certificates=audit.certificates,
+        task=audit.task,
+        utility=audit.utility,
     )
     return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
 
@@ -156,6 +162,8 @@ def from_json(record: object) -> Audit:
         versions=found.versions,
         hardware=found.hardware,
         certificates=found.certificates,
+        task=found.task,
+        utility=found.utility,
     )
 
 

@@ -55,6 +55,16 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "celeb21": Entry("sfumato.data.faces:Celeb21", "faces of 21 people, 112x112 color", "an2021glint"),
         "folder": Entry("sfumato.data.folder:Folder", "a folder with one folder of pictures for each class"),
         "parquet": Entry("sfumato.data.parquet:Parquet", "a parquet file with an image and a label column"),
+        "street": Entry("sfumato.data.synthetic:Street", "rendered vehicles to find again, with drivers to hide; no download"),
+        "veri": Entry("sfumato.data.veri:Veri", "VeRi-776: vehicles by 20 cameras, official folders", "liu2016veri"),
+        "veri-wild": Entry("sfumato.data.veri_wild:VeriWild", "VERI-Wild: vehicles by 174 cameras", "lou2019veriwild"),
+        "vehicleid": Entry("sfumato.data.vehicleid:VehicleId", "VehicleID: vehicles, cameras unknown", "liu2016vehicleid"),
+        "vehicle-reid-2cam": Entry("sfumato.data.vehicle_2cam:Vehicle2Cam", "567 vehicles by two cameras, parquet"),
+        "stanford-cars-96c": Entry("sfumato.data.cars:StanfordCars", "cars of 96 models, parquet", "krause2013cars"),
+        "reid-folder": Entry("sfumato.data.reid_folder:ReidFolder", "pictures of individuals in IDENTITY/CAMERA/"),
+        "reid-parquet": Entry(
+            "sfumato.data.reid_parquet:ReidParquet", "a parquet file with an image, an identity and a camera column"
+        ),
     },
     "models": {
         "lenet5": Entry("sfumato.models.lenet:lenet5", "LeNet-5", "lecun1998"),
@@ -69,12 +79,16 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "cem": Entry("sfumato.defenses.cem:CEM", "conditional entropy maximization; goes with any other", "xia2025cem"),
         "noise": Entry("sfumato.defenses.noise:Noise", "Gaussian or Laplace noise on z", "titcombe2021noise"),
         "dropout": Entry("sfumato.defenses.dropout:Dropout", "zeroes elements of z at random, deployed too", "he2020attacking"),
+        "patrol": Entry("sfumato.defenses.patrol:PATROL", "prunes the head so that more of the net fits on it", "ding2024patrol"),
+        "patrol-paper": Entry("sfumato.defenses.patrol:literal", "the same by the letter of the paper", "ding2024patrol"),
         "distcorr": Entry("sfumato.defenses.distcorr:DistCorr", "distance correlation of x and z", "vepakomma2020nopeek"),
         "noise_nopeek": Entry(
             "sfumato.defenses.noise_nopeek:NoiseNopeek", "noise and distance correlation together", "titcombe2021noise"
         ),
         "ressfl": Entry("sfumato.defenses.ressfl:ResSFL", "trains against a decoder of its own", "li2022ressfl"),
         "noise_arl": Entry("sfumato.defenses.noise_arl:NoiseARL", "the same, decoder behind the noise", "jeong2023noisy"),
+        "app": Entry("sfumato.defenses.app:APP", "the same, decoder helped by a discriminator", "xiao2020adversarial"),
+        "skip": Entry("sfumato.defenses.skip:Skip", "leaves out connections between convolutions", "oh2019exploring"),
     },
     "attacks": {
         "decoder": Entry("sfumato.attacks.features.decoder:Decoder", "learned inversion of z, black box", "xia2025cem"),

@@ -25,11 +25,10 @@ from sfumato.files import write_atomic
 from sfumato.gallery import galleries, sheets
 from sfumato.page import render
 from sfumato.record import from_json, to_json
-from sfumato.tables import ATTACK_COLUMNS, attack_table, columns, show_value, table
+from sfumato.tables import attack_columns, attack_table, columns, headline, show_value, table, title
 from sfumato.types import Audit, Certificate
 from sfumato.verdict import closest, failure, refuted, verdict
 
-_ACCURACY = Axis("Accuracy", "%", ".1f", "higher is better")
 _ERROR = Axis("MSE of the strongest attack", better="higher hides more")
 _UNCERTIFIED = "no certificate; nothing is claimed about attacks that were not run."
 
@@ -133,7 +132,7 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     for name, audit in zip(names, audits, strict=True):
         blocks += [
             f"### {markdown.escape(name)}",
-            markdown.table(ATTACK_COLUMNS, attack_table(audit)) if audit.attacks else "No attack was run.",
+            markdown.table(attack_columns(audit), attack_table(audit)) if audit.attacks else "No attack was run.",
         ]
     blocks += ["## What is certified"]
     for name, audit in zip(names, audits, strict=True):
@@ -212,6 +211,7 @@ def to_html(audits: Sequence[Audit]) -> str:
     """
     names = columns(_some(audits))
     series = trade_off(names, audits) if len(audits) > 1 else []
+    useful = Axis(title(" or ".join(dict.fromkeys(map(headline, audits)))), "%", ".1f", "higher is better")
     certificates = [
         [(one, closest(audit, one), failure(audit, one), _values(one)) for one in audit.certificates] for audit in audits
     ]
@@ -221,15 +221,15 @@ def to_html(audits: Sequence[Audit]) -> str:
         audits=audits,
         verdict=verdict(audits),
         refuted=refuted(audits),
-        drawings={name: draw(series, _ACCURACY, _ERROR, width=width) for name, width in (("wide", WIDE), ("narrow", NARROW))},
-        points=listing(series, _ACCURACY, _ERROR),
-        point_columns=("Series", "Point", _ACCURACY.title, _ERROR.title),
+        drawings={name: draw(series, useful, _ERROR, width=width) for name, width in (("wide", WIDE), ("narrow", NARROW))},
+        points=listing(series, useful, _ERROR),
+        point_columns=("Series", "Point", useful.title, _ERROR.title),
         certificates=certificates,
         uncertified=_UNCERTIFIED,
         headline=table(audits),
         galleries=galleries(names, audits),
         sheets=sheets(names, audits),
-        attack_columns=ATTACK_COLUMNS,
+        attack_columns=[attack_columns(audit) for audit in audits],
         attacks=[attack_table(audit) for audit in audits],
         untested=_untested(audits),
         settings=[_settings(audit) for audit in audits],

@@ -118,9 +118,10 @@ class Train:
         augment: what is done to the pictures; nothing by default, `Augment()` is the CEM paper's.
         precision: "float32", or "bfloat16" for mixed precision.
         channels_last: train in the memory layout that convolutions like, on CUDA as on the CPU.
+        finetune: further epochs after the defenses finished the model, with a fresh optimizer and the schedule from its start.
 
     Raises:
-        ConfigError: epochs or batch_size is not positive.
+        ConfigError: epochs or batch_size is not positive, or finetune is negative.
     """
 
     epochs: int = 10
@@ -130,12 +131,16 @@ class Train:
     augment: Augment = field(default_factory=lambda: Augment(crop=0, flip=False, rotation=0.0))
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
+    finetune: int = 0
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, ("float32", "bfloat16"))
         if self.epochs < 1 or self.batch_size < 1:
             raise ConfigError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
+        if self.finetune < 0:
+            raise ConfigError(f"finetune must be at least 0 epochs, got {self.finetune}; 0 does none")
 
     def learning_rate(self, epoch: float) -> float:
         """Return the learning rate after `epoch` epochs, with fraction."""
-        return self.optimizer.learning_rate * self.schedule.factor(epoch, self.epochs)
+        done, epochs = (epoch, self.epochs) if epoch <= self.epochs else (epoch - self.epochs, self.finetune)
+        return self.optimizer.learning_rate * self.schedule.factor(done, epochs)

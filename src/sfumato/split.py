@@ -7,7 +7,7 @@ modules, under their own names, and compute the same operations in the same orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +52,16 @@ class Split(nn.Module):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a module costs for one picture: `parameters` numbers to hold, `macs` multiply-accumulates to do."""
+    """What a module costs.
+
+    Attributes:
+        parameters: numbers to learn.
+        memory: bytes of its tensors, buffers included, as they are exported.
+        macs: multiply-accumulates for one picture.
+    """
 
     parameters: int
+    memory: int
     macs: int
 
 
@@ -92,15 +99,15 @@ def cost(module: nn.Module, x: Tensor) -> Cost:
         x: an input of one picture.
 
     Returns:
-        Parameters, and MACs of convolutions and matrix products: other operations are not counted.
+        Its cost, with the MACs of convolutions and matrix products: other operations are not counted.
 
     Example:
         >>> cost(nn.Linear(4, 3), torch.zeros(1, 4))
-        Cost(parameters=15, macs=12)
+        Cost(parameters=15, memory=60, macs=12)
     """
     with eval_mode(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(x)
-    return Cost(sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops() // 2)
+    return _cost([*module.parameters(), *module.buffers()], counter.get_total_flops() // 2)
 
 
 def split(model: nn.Module, at: str, *, example: Tensor | None = None, name: str | None = None) -> Split:
@@ -169,9 +176,15 @@ def cuts(model: nn.Module, example: Tensor) -> tuple[Cut, ...]:
             continue
         above = trace.ancestors(node)
         sides = ([n for n in trace.graph.nodes if n in above], [n for n in trace.graph.nodes if n not in above])
-        head, tail = (Cost(trace.parameters(side), sum(costs.macs[n] for n in side)) for side in sides)
+        head, tail = (_cost(trace.tensors(side), sum(costs.macs[n] for n in side)) for side in sides)
         rows.append(Cut(trace.name(node), tuple(shape[1:]), head, tail))
     return tuple(rows)
+
+
+def _cost(tensors: Sequence[Tensor], macs: int) -> Cost:
+    """Return the cost of a module that holds these tensors."""
+    learned = sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
+    return Cost(learned, sum(tensor.nbytes for tensor in tensors), macs)
 
 
 class _Costs(fx.Interpreter):

@@ -14,17 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from sfumato.types import AttackResult, Audit, Exhibit, Interval, Selection
+from sfumato.types import AttackResult, Audit, Exhibit, Interval, Recognition, Selection
 
-ATTACK_COLUMNS = (
+_MEASURES = (
     "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM",
-    "LPIPS", "Seconds", "Queries",
+    "LPIPS",
 )  # fmt: skip
-"""The headings of `attack_table`: that of the label, then one for each cell."""
-
+_COSTS = ("Seconds", "Queries")
 _UNITS = ("nats", "bits")
+_NAMED: Mapping[str, Callable[[Recognition], str]] = {
+    "named right": lambda told: show_share(told.accuracy),
+    "named right as sent": lambda told: show_share(told.on_real),
+    "guessed right": lambda told: f"{show_number(100 * told.chance, '.1f')} %",
+}
 _SELECTIONS: Mapping[Selection, str] = {"only": "", "best": "best epoch", "last": "last epoch"}
 
 
@@ -66,8 +71,10 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         audits: one or several; `columns` gives the headings of their columns.
 
     Returns:
-        Accuracy; the strongest attack on pictures of inference time and its MSE, PSNR and SSIM, each with its 95 % interval; the
-        bits that a picture leaks at most, where that was certified; what the target costs.
+        Accuracy, or the ranks and mAP of re-identification; the strongest attack on pictures of inference time and its MSE, PSNR
+        and SSIM, each with its 95 % interval; its MSE inside and outside the private region, and what a classifier names in the
+        reconstructions of the attack that shows most of it, where that was measured; the bits that a picture leaks at most, where
+        that was certified; what the target costs.
 
     Example:
         >>> [row.label for row in table([])][:3]
@@ -82,16 +89,17 @@ def table(audits: Sequence[Audit]) -> list[Row]:
     bits = [_certified_bits(audit) for audit in audits]
     certified = [Row("Certified leak", tuple(cell or "not certified" for cell in bits))] if any(bits) else []
     return [
-        Row("Accuracy", tuple(show_interval(percent(audit.accuracy), ".1f", " %") for audit in audits)),
+        *_utility_rows(audits),
         Row("Strongest attack", scored(describe_scored)),
         Row("MSE", scored(lambda result: show_interval(result.mse, "#.3g"))),
         *_blind_row(audits),
         Row("PSNR", scored(lambda result: show_interval(result.psnr, ".2f", " dB"))),
         Row("SSIM", scored(lambda result: show_interval(result.ssim, ".3f"))),
+        *(Row(label, scored(cell)) for label, cell in _region_cells(audits).items()),
+        *(Row(label, tuple(_asked(audit, cell) for audit in audits)) for label, cell in _named_cells(audits).items()),
         *certified,
         Row("Bytes sent per picture (float32)", tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)),
-        Row("Head parameters", tuple(f"{target.head_parameters:,}" for target in targets)),
-        Row("Head MACs", tuple(f"{target.head_macs:,}" for target in targets)),
+        *_head_rows(audits),
     ]
 
 
@@ -102,8 +110,9 @@ def attack_table(audit: Audit) -> list[Row]:
         audit: the record.
 
     Returns:
-        One row for each attack, part, selection of weights and seed; `ATTACK_COLUMNS` are its headings, that of the label first.
+        One row for each attack, part, selection of weights and seed; `attack_columns` gives the headings, the label's first.
     """
+    further = {**_region_cells([audit]), **_named_cells([audit])}
     ordered = sorted(audit.attacks, key=lambda result: (result.part, result.mse.value))
     return [
         Row(
@@ -119,6 +128,7 @@ def attack_table(audit: Audit) -> list[Row]:
                 show_interval(result.psnr_mean, ".2f"),
                 show_interval(result.ssim, ".3f"),
                 show_interval(result.lpips, ".3f"),
+                *(cell(result) for cell in further.values()),
                 f"{result.seconds:,.1f}",
                 f"{result.queries:,}",
             ),
@@ -127,8 +137,100 @@ def attack_table(audit: Audit) -> list[Row]:
     ]
 
 
+def attack_columns(audit: Audit) -> tuple[str, ...]:
+    """Return the headings of `attack_table`: that of the label, then one for each cell."""
+    return (*_MEASURES, *_region_cells([audit]), *_named_cells([audit]), *_COSTS)
+
+
+_Cell = Callable[[AttackResult], str]
+
+
+def _region_cells(audits: Sequence[Audit]) -> dict[str, _Cell]:
+    """Return the cells of the errors in and beside the private region by their headings, where any audit knows of one."""
+    there = any(result.regions for audit in audits for result in audit.attacks)
+    return {f"MSE {side}": partial(_region_cell, side) for side in ("inside", "outside")} if there else {}
+
+
+def _region_cell(side: str, result: AttackResult) -> str:
+    return show_interval(result.regions.get(side), "#.3g")
+
+
+def _named_cells(audits: Sequence[Audit]) -> dict[str, _Cell]:
+    """Return the cells of what classifiers name by their headings, where any audit asked one."""
+    told = (result.recognized for audit in audits for result in audit.attacks)
+    things = dict.fromkeys(recognition.of for recognition in told if recognition)
+    return {f"{of.capitalize()} {heading}": partial(_named_cell, of, show) for of in things for heading, show in _NAMED.items()}
+
+
+def _named_cell(of: str, show: Callable[[Recognition], str], result: AttackResult) -> str:
+    return show(result.recognized) if result.recognized and result.recognized.of == of else "not asked"
+
+
+def _asked(audit: Audit, cell: _Cell) -> str:
+    result = most_recognized(audit)
+    return "not asked" if result is None else cell(result)
+
+
+def most_recognized(audit: Audit) -> AttackResult | None:
+    """Return the result of inference time in which a classifier names most right, or None where none was asked."""
+    shares = [
+        (result.recognized.accuracy.value, result) for result in audit.attacks if result.recognized and result.part == "inference"
+    ]
+    return max(shares, key=lambda pair: pair[0])[1] if shares else None
+
+
+def headline(audit: Audit) -> str:
+    """Name what `Audit.accuracy` is: "accuracy", or "rank-1" in re-identification."""
+    return next(iter(audit.utility), "accuracy")
+
+
+def title(name: str) -> str:
+    """Write the name of a number as a heading.
+
+    Example:
+        >>> title("rank-1"), title("mAP")
+        ('Rank-1', 'mAP')
+    """
+    return name.capitalize() if name.islower() else name
+
+
+def _utility_rows(audits: Sequence[Audit]) -> list[Row]:
+    """Return how useful the targets are on their tasks, a row for each number."""
+    known = [audit.utility or {"accuracy": audit.accuracy} for audit in audits]
+    names = list(dict.fromkeys(name for utility in known for name in utility)) or ["accuracy"]
+    return [Row(title(name), tuple(_share(utility.get(name)) for utility in known)) for name in names]
+
+
+def _share(share: Interval | None) -> str:
+    return "another task" if share is None else show_share(share)
+
+
 def _count(count: int | None) -> str:
     return "not recorded" if count is None else f"{count:,}"
+
+
+def _head_rows(audits: Sequence[Audit]) -> list[Row]:
+    """Return what the heads take on a device, and how much less after hardening than before."""
+    targets, compared = [audit.target for audit in audits], columns(audits) == ["before", "after"]
+    counts: Mapping[str, list[int | None]] = {
+        "Head parameters": [target.head_parameters for target in targets],
+        "Head memory (bytes)": [target.head_memory for target in targets],
+        "Head MACs": [target.head_macs for target in targets],
+    }
+    rows = []
+    for label, found in counts.items():
+        cells = [_count(count) for count in found]
+        if compared:
+            cells[1] += _difference(*found)
+        rows.append(Row(label, tuple(cells)))
+    return rows
+
+
+def _difference(before: int | None, after: int | None) -> str:
+    if not before or after is None or after == before:
+        return ""
+    share = show_number(100 * abs(after / before - 1), ".1f")
+    return f" ({share} % {'less' if after < before else 'more'})"
 
 
 def _blind_row(audits: Sequence[Audit]) -> list[Row]:
@@ -159,6 +261,16 @@ def percent(share: Interval) -> Interval:
         Interval(value=50.0, low=25.0, high=75.0)
     """
     return Interval(100 * share.value, 100 * share.low, 100 * share.high)
+
+
+def show_share(share: Interval) -> str:
+    """Write a share in [0, 1] as a percentage with its 95 % interval.
+
+    Example:
+        >>> show_share(Interval(0.5, 0.25, 0.75))
+        '50.0 % (25.0 to 75.0)'
+    """
+    return show_interval(percent(share), ".1f", " %")
 
 
 def show_value(name: str, value: float) -> tuple[str, str]:

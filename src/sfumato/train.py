@@ -8,33 +8,29 @@ same bits as one that was never interrupted (on the CPU, with one number of thre
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato import checkpoint as checkpoints
 from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import Data
-from sfumato.data.loader import batches, divide, shuffled
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import TrainingError
+from sfumato.files import load_into, under
+from sfumato.loop import NotFiniteError, Run
 from sfumato.models.resolve import check_model
-from sfumato.modules import device_of, eval_mode
-from sfumato.seeds import ambient, generator
+from sfumato.modules import device_of
+from sfumato.seeds import ambient
 from sfumato.settings import Train
 from sfumato.split import Split
-from sfumato.target import BATCH, Target
-from sfumato.types import Epoch, Step, Watch
-
-_CHECK_EVERY = 50
+from sfumato.target import Target
+from sfumato.task import Task, task_for
+from sfumato.types import Watch
 
 
 def harden(
@@ -44,6 +40,7 @@ def harden(
     defenses: Sequence[Defense] = (),
     epochs: int | None = None,
     train: Train | None = None,
+    task: Task | None = None,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Target:
@@ -55,6 +52,7 @@ def harden(
         defenses: what to add, in the order in which they see the features.
         epochs: passes over the pictures; as `train` says where None.
         train: how to train; `Train()` where None.
+        task: what for, with arguments of your own; the task of the data with its defaults where None.
         seed: of everything random.
         watch: told of each step.
 
@@ -63,6 +61,8 @@ def harden(
 
     Raises:
         ConflictError: the defenses cannot be composed.
+        ConfigError: the data is for another task, or the batches do not suit it.
+        DataError: the pictures do not suit their task.
         ModelError: pictures, model and classes do not fit together.
         TrainingError: the loss stopped being finite.
 
@@ -76,7 +76,8 @@ def harden(
     """
     settings = train or Train()
     assembled = assemble(target, data, defenses, seed=seed)
-    fit(assembled, data, settings if epochs is None else replace(settings, epochs=epochs), seed=seed, watch=watch)
+    settings = settings if epochs is None else replace(settings, epochs=epochs)
+    fit(assembled, data, settings, task=task, seed=seed, watch=watch)
     return assembled
 
 
@@ -105,11 +106,27 @@ def assemble(target: Split | Target, data: Data, defenses: Sequence[Defense], *,
     return made.eval()
 
 
+def restore(target: Target, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Load the weights of a finished run into a target.
+
+    Args:
+        target: as `assemble` made it; it gets the shapes that `finish` left.
+        tensors: by the names of the finished target's state dict.
+        source: where they come from, for the message.
+
+    Raises:
+        WeightsError: names or shapes are those of another model.
+    """
+    _reshape(target, tensors)
+    load_into(target, tensors, source=source)
+
+
 def fit(
     target: Target,
     data: Data,
     settings: Train,
     *,
+    task: Task | None = None,
     seed: int,
     checkpoint: Path | None = None,
     definition: str | None = None,
@@ -121,30 +138,40 @@ def fit(
         target: as `assemble` made it.
         data: the pictures; the `private` part is trained on.
         settings: how to train.
+        task: what for; the task of the data with its defaults where None.
         seed: of everything random.
         checkpoint: a file to write after each epoch and to go on from where it is there; None keeps nothing.
-        definition: what defines the run, to refuse the checkpoint of another; settings, seed and pictures where None.
+        definition: what defines the run, to refuse the checkpoint of another; settings, task, seed and pictures where None.
         watch: told of each step.
 
     Returns:
-        What each epoch came to.
+        What each epoch came to, those of the fine-tuning last.
 
     Raises:
+        ConfigError: the data is for another task, or the batches do not suit it.
+        DataError: the pictures do not suit their task.
+        ModelError: the model does not suit the task.
         TrainingError: the loss stopped being finite; the epoch, the step and the last checkpoint are named.
         WeightsError: the checkpoint is not one of this run.
     """
-    run = _Run(target, data, settings, seed)
-    definition = definition or f"{settings!r}, seed {seed}, pictures {data.part('private').fingerprint}"
-    history: list[EpochFacts] = []
-    with torch.no_grad():
-        run.defense.begin(data)
-    if checkpoint is not None and checkpoint.exists():
-        history, memory = checkpoints.load(checkpoint, target, run.optimizer, definition=definition)
-        run.defense.recall({name: value.to(target.device) for name, value in memory.items()})
-    for number in range(len(history), settings.epochs):
+    task = task_for(data, task)
+    task.check(data, settings.batch_size)
+    definition = definition or f"{settings!r}, {task!r}, seed {seed}, pictures {data.part('private').fingerprint}"
+    saved = checkpoints.load(checkpoint, definition=definition) if checkpoint is not None and checkpoint.exists() else None
+    history = [] if saved is None else saved.history
+    if saved is not None and len(history) > settings.epochs:
+        _reshape(target, saved.weights)
+    run = _begin(target, data, settings, task, seed)
+    if saved is not None:
+        saved.restore(target, run.optimizer)
+        run.defense.recall({name: value.to(target.device) for name, value in saved.memory.items()})
+    for number in range(len(history), settings.epochs + settings.finetune):
+        if number == settings.epochs:
+            _finish(target, run.defense, seed)
+            run = _begin(target, data, settings, task, seed)
         try:
             history.append(run.epoch(number, watch))
-        except _NotFiniteError as error:
+        except NotFiniteError as error:
             kept = (
                 f"the last good checkpoint is {checkpoint}"
                 if checkpoint is not None and history
@@ -153,142 +180,32 @@ def fit(
             raise TrainingError(f"{error}; {kept}; lower the learning rate or the weight of a penalty") from None
         if checkpoint is not None and run.accelerator.is_main_process:
             checkpoints.save(checkpoint, target, run.optimizer, history, memory=run.defense.memory(), definition=definition)
-    with torch.no_grad():
-        run.defense.finish(target.split)
+    if settings.finetune:
+        run.defense.forget()
+    else:
+        _finish(target, run.defense, seed)
     target.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return tuple(history)
 
 
-class _NotFiniteError(Exception):
-    """The loss stopped being finite; says where."""
+def _begin(target: Target, data: Data, settings: Train, task: Task, seed: int) -> Run:
+    """Make a fresh optimizer, and let the defenses look at the data: what they remember fits the shapes of before `finish`."""
+    run = Run(target, data, settings, task=task, seed=seed)
+    with torch.no_grad():
+        run.defense.begin(data)
+    return run
 
 
-class _Forward(nn.Module):
-    """The forward pass of training: one call, as data-parallel wrappers need it."""
-
-    def __init__(self, target: Target) -> None:
-        super().__init__()
-        self.target = target
-
-    def forward(self, x: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        z = self.target.split.head(x)
-        protected = self.target.protection.protect(z, stream)
-        return z, protected, self.target.split.tail(protected)
+def _finish(target: Target, defense: Defense, seed: int) -> None:
+    """Let the defenses change the model, in eval mode: a run that resumes here comes from no epoch."""
+    target.eval()
+    with torch.no_grad(), ambient(seed, "finish"):
+        defense.finish(target.split)
+    defense.forget()
 
 
-class _Run:
-    """What a training run holds between its steps."""
-
-    def __init__(self, target: Target, data: Data, settings: Train, seed: int) -> None:
-        assert isinstance(target.defense, Compose)  # noqa: S101 -- `assemble` makes no other
-        self.target, self.defense, self.settings, self.seed = target, target.defense, settings, seed
-        self.device = target.device
-        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        target.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.pictures = data.part("private").to(self.device)
-        self.accelerator = _accelerator(self.device)
-        learned = [*target.split.parameters(), *self.defense.learned()]
-        self.optimizer = settings.optimizer.build(learned)
-        self.forward = self.accelerator.prepare_model(_Forward(target), device_placement=False)
-        self.steps = len(divide(self._share(torch.arange(len(self.pictures))), settings.batch_size))
-
-    def epoch(self, number: int, watch: Watch | None) -> EpochFacts:
-        """Train for one epoch."""
-        start, seed, rank = time.perf_counter(), self.seed, self.accelerator.process_index
-        self.target.train()
-        record = Epoch(number=number, total=self.settings.epochs, model=self.target.split, batches=self._clean_batches)
-        augment = generator(seed, "augment", number, rank, device=self.device)
-        protect = generator(seed, "protect", number, rank, device=self.device)
-        order = self._share(shuffled(len(self.pictures), generator(seed, "order", number)))
-        losses: list[Tensor] = []
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        with ambient(seed, "epoch", number, rank):
-            with torch.no_grad():
-                self.defense.begin_epoch(record)
-            for x, y in self._batches(order, augment):
-                loss, hits = self._updates(x, y, number, len(losses), protect)
-                losses.append(loss)
-                correct += hits
-                if len(losses) % _CHECK_EVERY == 0:
-                    self._require_finite(losses[-_CHECK_EVERY:], number, len(losses) - _CHECK_EVERY)
-                if watch is not None:
-                    watch(number * self.steps + len(losses), self.settings.epochs * self.steps)
-            checked = len(losses) - len(losses) % _CHECK_EVERY
-            self._require_finite(losses[checked:], number, checked)
-            if not all(bool(parameter.isfinite().all()) for parameter in self.target.parameters()):
-                raise _NotFiniteError(f"a weight is not finite after epoch {number}")
-            with torch.no_grad():
-                self.defense.end_epoch(record)
-        return EpochFacts(
-            number=number,
-            loss=torch.stack(losses).mean().item(),
-            accuracy=correct.item() / len(order),
-            learning_rate=self._rate(number, len(losses) - 1),
-            seconds=time.perf_counter() - start,
-        )
-
-    def _updates(self, x: Tensor, y: Tensor, number: int, index: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Make the updates of one batch; return the last loss and the number of right answers."""
-        rate = self._rate(number, index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        for phase in self.defense.updates:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                z, protected, logits = self.forward(x, stream)
-                step = Step(
-                    x=x, y=y, z=z, protected=protected, logits=logits, model=self.target.split, epoch=number,
-                    index=number * self.steps + index, learning_rate=rate, generator=stream, phase=phase,
-                )  # fmt: skip
-                self.defense.before_step(step)
-                loss = self._loss(step)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.accelerator.backward(loss)
-            self.optimizer.step()
-            with torch.no_grad():
-                self.defense.after_step(step)
-        return loss.detach(), (logits.detach().argmax(1) == y).sum()
-
-    def _loss(self, step: Step) -> Tensor:
-        """Return task loss and penalties."""
-        task = self.defense.criterion(step) if self.defense.owns_criterion else F.cross_entropy(step.logits.float(), step.y)
-        penalty = self.defense.penalty(step)
-        return task if penalty is None else task + penalty
-
-    def _share(self, order: Tensor) -> Tensor:
-        """Return this process's part of an order; all parts are of one length, or the processes would wait for each other."""
-        processes = self.accelerator.num_processes
-        return order[: len(order) - len(order) % processes][self.accelerator.process_index :: processes]
-
-    def _rate(self, number: int, index: int) -> float:
-        """Return the learning rate of a step; the first of a warm-up is not zero."""
-        return self.settings.learning_rate(number + (index + 1) / (self.steps + 1))
-
-    def _batches(self, order: Tensor, stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        settings = self.settings
-        found = batches(
-            self.pictures, size=settings.batch_size, device=self.device, order=order, augment=settings.augment, generator=stream
-        )
-        for x, y in found:
-            yield x.contiguous(memory_format=self.layout), y
-
-    def _clean_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield x, z and y of the training pictures, not augmented, head in eval mode."""
-        for x, y in batches(self.pictures, size=BATCH, device=self.device):
-            with torch.no_grad(), eval_mode(self.target.split.head):  # not around the yield: a method may train in its loop
-                z = self.target.split.head(x)
-            yield x, z, y
-
-    def _require_finite(self, losses: Sequence[Tensor], number: int, first: int) -> None:
-        """Raise at the first loss that is not finite. Looked at now and then only: reading a loss waits for the device."""
-        if not losses:
-            return
-        bad = (~torch.stack(list(losses)).isfinite()).nonzero()
-        if len(bad):
-            step = first + int(bad[0])
-            raise _NotFiniteError(f"the loss is {losses[int(bad[0])].item()} at epoch {number}, step {step} of {self.steps}")
-
-
-def _accelerator(device: torch.device) -> Accelerator:
-    """Return the accelerator of one run; a second run in the same process may be on another device."""
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=device.type == "cpu")
+def _reshape(target: Target, weights: Mapping[str, Tensor]) -> None:
+    """Give a prepared target the shapes of a finished one."""
+    assert isinstance(target.defense, Compose)  # noqa: S101 -- `assemble` makes no other
+    with torch.no_grad():
+        target.defense.reshape(target.split, under(weights, "split."))

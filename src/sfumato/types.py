@@ -96,7 +96,7 @@ class Epoch:
 
     Attributes:
         number: from 0.
-        total: how many epochs the run has.
+        total: how many epochs there are before `finish`; after it, how many the run has with those of the fine-tuning.
         model: the split model under training.
         batches: makes a fresh iterator over (x, z, y) of the training pictures: not augmented, head in eval mode, no gradient. It
             costs a pass over the data, so a method calls it only when it must.
@@ -150,7 +150,7 @@ class Recognition:
     of: str
     accuracy: Interval
     chance: float
-    on_real: float
+    on_real: Interval
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,8 @@ class TargetFacts:
         head_macs: multiply-accumulates of the device part, one picture.
         tail_parameters: numbers in the server part.
         tail_macs: multiply-accumulates of the server part, one picture.
+        head_memory: bytes of the tensors of the device part, buffers included; None where they were not counted.
+        tail_memory: bytes of those of the server part.
     """
 
     model: str
@@ -280,6 +282,8 @@ class TargetFacts:
     head_macs: int
     tail_parameters: int
     tail_macs: int
+    head_memory: int | None = None
+    tail_memory: int | None = None
 
 
 @dataclass(frozen=True)

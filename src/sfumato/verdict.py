@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sfumato.tables import columns, describe_attack, show_interval, show_number
+from sfumato.tables import columns, describe_attack, headline, most_recognized, show_interval, show_number, show_share
 from sfumato.types import AttackResult, Audit, Certificate, Interval, Part
 
 _PICTURES: Mapping[Part, str] = {"inference": "pictures of inference time", "train": "training pictures"}
@@ -27,7 +27,7 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
         []
     """
     if len(audits) == 1:
-        return [_alone(audits[0])]
+        return [_alone(audits[0]), *_recognized(audits[0])]
     names = columns(audits)
     hardened = names == ["before", "after"]
     said = []
@@ -35,7 +35,8 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
         said.append(_compare("Hardening" if hardened else f"Compared with “{names[0]}”, “{name}”", audits[0], audit))
         if audit.data.fingerprint != audits[0].data.fingerprint:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
-    return said
+    told = [sentence for name, audit in zip(names, audits, strict=True) for sentence in _recognized(audit, f" of “{name}”")]
+    return [*said, *dict.fromkeys(told)]
 
 
 def refuted(audits: Sequence[Audit]) -> list[str]:
@@ -105,7 +106,7 @@ def _scored(result: AttackResult) -> str:
 
 
 def _alone(audit: Audit) -> str:
-    right = f"The target is right on {show_number(100 * audit.accuracy.value, '.1f')} % of the test pictures."
+    right = _right(audit)
     result = audit.strongest()
     if result is None:
         return f"No attack was scored on pictures of inference time: this audit says nothing about what leaks. {right}"
@@ -116,9 +117,27 @@ def _alone(audit: Audit) -> str:
     )
 
 
+def _recognized(audit: Audit, owner: str = "") -> list[str]:
+    """Say what a classifier names in the reconstructions that show it most, where one was asked and can name it at all."""
+    result = most_recognized(audit)
+    if result is None or result.recognized is None:
+        return []
+    told = result.recognized
+    chance = f"chance {show_number(100 * told.chance, '.1f')} %"
+    if not told.on_real.low > told.chance:
+        return [
+            f"The classifier itself cannot name the {told.of}: it is right on {show_share(told.on_real)} of the pictures as "
+            f"sent, {chance}. What it names in reconstructions says nothing."
+        ]
+    share, sent = (show_number(100 * one.value, ".1f") for one in (told.accuracy, told.on_real))
+    guess = "" if told.accuracy.low > told.chance else ", which is no more than a guess"
+    known = f"by {describe_attack(result)}; {chance}; of the pictures as sent {sent} %"
+    return [f"Of the reconstructions{owner}, {share} % show the right {told.of} ({known}){guess}."]
+
+
 def _compare(subject: str, old: Audit, new: Audit) -> str:
     before, after = old.strongest(), new.strongest()
-    cost = _cost(old.accuracy, new.accuracy)
+    cost = _cost(old, new)
     if before is None or after is None:
         return f"{subject} {cost}. What leaks cannot be compared: not every audit scored an attack on pictures of inference time."
     numbers = _numbers(before, after)
@@ -145,12 +164,22 @@ def _attack(result: AttackResult) -> str:
     return f"{result.name}, which sees the {result.access}"
 
 
-def _cost(old: Interval, new: Interval) -> str:
-    points = 100 * (new.value - old.value)
+def _right(audit: Audit) -> str:
+    share = f"{show_number(100 * audit.accuracy.value, '.1f')} %"
+    if audit.task == "reidentification":
+        return f"For {share} of the queries the first picture that the target finds is of the same individual (rank-1)."
+    return f"The target is right on {share} of the test pictures."
+
+
+def _cost(old: Audit, new: Audit) -> str:
+    name, before, after = headline(new), old.accuracy, new.accuracy
+    if headline(old) != name:
+        return "has another task, so that what it costs cannot be compared"
+    points = 100 * (after.value - before.value)
     if abs(points) < 0.05:
-        return f"leaves accuracy at {show_number(100 * new.value, '.1f')} %"
-    doubt = " (the intervals overlap)" if _overlap(old, new) else ""
-    return f"{'gains' if points > 0 else 'costs'} {show_number(abs(points), '.1f')} points of accuracy{doubt}"
+        return f"leaves {name} at {show_number(100 * after.value, '.1f')} %"
+    doubt = " (the intervals overlap)" if _overlap(before, after) else ""
+    return f"{'gains' if points > 0 else 'costs'} {show_number(abs(points), '.1f')} points of {name}{doubt}"
 
 
 def _overlap(a: Interval, b: Interval) -> bool:

@@ -306,3 +306,14 @@ def test_every_mode_runs_and_resumes_on_cuda(
         fit(target, blobs, sf.Train(epochs=epochs, batch_size=64), seed=0, checkpoint=path, definition="the same")
     assert target.device.type == "cuda"
     assert all(bool(value.isfinite().all()) for value in target.state_dict().values())
+
+
+def test_a_mixture_lies_in_memory_as_a_checkpoint_gives_it_back() -> None:
+    """A decomposition gives columns: products with rows and with columns of the same numbers differ in the last bit."""
+    z, y = torch.rand(60, 12, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    cem = sf.CEM(components_per_class=1)
+    cem.begin(sf.load_data((torch.rand(80, 1, 8, 8), torch.arange(80) % 2)))
+    cem.before_step(step(z, y, epoch=0))
+    cem.end_epoch(epoch(0, z, y))
+    assert cem.memory()
+    assert all(value.is_contiguous() for value in cem.memory().values())

@@ -21,6 +21,8 @@ ROWS: dict[str, dict[str, object]] = {
     "noise_nopeek": {"sigma": 0.3, "weight": 0.5},
     "ressfl": {"pretrain": 1, "blocks": 0, "channels": 4},
     "noise_arl": {"sigma": 0.3, "blocks": 0, "channels": 4},
+    "app": {"blocks": 0, "channels": 4},
+    "skip": {"p": 0.5},
 }
 
 

@@ -13,7 +13,7 @@ from sfumato.errors import DataError
 from sfumato.metrics import image
 from sfumato.metrics.interval import mean_interval, psnr_interval
 from sfumato.metrics.utility import hits
-from slow import slow_ssim
+from slow import slow_region_mse, slow_ssim
 
 
 def test_ssim_is_the_mean_over_gaussian_windows() -> None:
@@ -54,6 +54,28 @@ def test_mse_is_a_number_a_picture() -> None:
 def test_the_psnr_of_the_mean_is_at_most_the_mean_psnr(errors: list[float]) -> None:
     mse = torch.tensor(errors, dtype=torch.float64)
     assert image.psnr(mse.mean()).item() <= image.psnr(mse).mean().item() + 1e-9
+
+
+def test_the_error_of_a_region_is_that_of_its_pixels() -> None:
+    stream = torch.Generator().manual_seed(0)
+    x, y = torch.rand(5, 3, 6, 7, generator=stream), torch.rand(5, 3, 6, 7, generator=stream)
+    boxes = torch.tensor([[1, 2, 4, 5], [0, 0, 6, 7], [3, 3, 3, 6], [-2, 5, 2, 99], [5, 6, 6, 7]])
+    assert_regions(y, x, boxes)
+    assert_regions(y[:2], x[:2], boxes[1:3])
+    sides = [len(side) for side in image.region_mse(y, x, boxes)]
+    assert sides == [4, 4]  # the third box is empty, the second is the picture
+
+
+def assert_regions(x_hat: torch.Tensor, x: torch.Tensor, boxes: torch.Tensor) -> None:
+    inside, outside = image.region_mse(x_hat, x, boxes)
+    expected = [slow_region_mse(*pair, box) for *pair, box in zip(x_hat.numpy(), x.numpy(), boxes.tolist(), strict=True)]
+    assert inside.tolist() == pytest.approx([within for within, _ in expected if within is not None], rel=1e-5)
+    assert outside.tolist() == pytest.approx([beside for _, beside in expected if beside is not None], rel=1e-5)
+
+
+def test_a_region_needs_pictures_of_one_shape() -> None:
+    with pytest.raises(DataError, match=r"expected reconstructions of shape \(1, 1, 8, 8\), found \(1, 1, 8, 9\)"):
+        image.region_mse(torch.rand(1, 1, 8, 9), torch.rand(1, 1, 8, 8), torch.zeros(1, 4, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("metric", [image.mse, image.ssim, image.lpips])

@@ -61,6 +61,31 @@ def test_a_row_that_is_varied_is_a_row_for_each_value_with_the_one_that_adds_to_
     assert {varied().recipe(row, "smoke", seed=0).split.cut for row in rows} == {"c2"}
 
 
+def test_a_row_that_is_varied_over_one_that_is_not_adds_to_that_one() -> None:
+    rows = small_study("p = 0.5 }]", 'p = 0.5 }]\nvary = { "dropout.p" = [0.1, 0.2] }').rows[2:4]
+    assert [(row.label, row.over) for row in rows] == [(f"Noise+Dropout, p = {p}", "Noise") for p in (0.1, 0.2)]
+
+
+def test_a_row_changes_a_size_key_by_key() -> None:
+    changes = (
+        'sigma = 0.1 }]\ncut = "c2"\nsize.smoke.train.batch_size = 7\nsize.smoke.audit = false\n'
+        'size.smoke.data = { name = "folder", path = "x" }\nsize.smoke.defenses.noise.sigma = 0.3'
+    )
+    study = small_study("sigma = 0.1 }]", changes)
+    plain, noise, both = (study.recipe(row, "smoke", seed=0) for row in study.rows[:3])
+    assert (plain.train.epochs, plain.train.batch_size, plain.audit.pictures) == (1, 128, 8)
+    assert (noise.train.epochs, noise.train.batch_size, noise.audit.pictures) == (1, 7, 1000)
+    assert [type(recipe.source).__name__ for recipe in (plain, noise, both)] == ["Digits", "Folder", "Folder"]
+    assert repr(noise.defenses[0]).startswith("Noise(sigma=0.3")
+    assert both.split.cut == "c2"
+
+
+def test_extra_columns_have_no_published_numbers() -> None:
+    study = small_study("gain =", 'extra = ["utility/mAP", "head/megabytes"]\ngain =')
+    assert [column.text for column in study.columns][-2:] == ["utility/mAP", "head/megabytes"]
+    assert {len(row.published) for row in study.rows} == {3}
+
+
 def test_a_size_may_run_fewer_values() -> None:
     few = small_study("sigma = 0.1 }]", 'sigma = 0.1 }]\nvary = { "noise.sigma" = [0.1, 0.2, 0.4] }')
     few.sizes["smoke"].__dict__["points"] = 2
@@ -118,10 +143,31 @@ def _read(text: str) -> Study:
             'sigma = 0.1 }]\nvary = { "nose.sigma" = [1.0] }',
             "row 'Noise': vary: expected one argument of one of its",
         ),
+        (
+            "sigma = 0.1 }]",
+            'sigma = 0.1 }]\nagainst = "Plian"',
+            r"'Noise': against: no other row 'Plian' \(did you mean 'Plain'\?",
+        ),
+        ("sigma = 0.1 }]", 'sigma = 0.1 }]\nstart = "Noise"', "row 'Noise': start: no other row 'Noise'"),
+        (
+            "p = 0.5 }]",
+            'p = 0.5 }]\nstart = "Noise"',
+            r"row 'Noise\+Dropout': start: expected a row without defenses that starts from no other, found 'Noise'",
+        ),
+        ("sigma = 0.1 }]", "sigma = 0.1 }]\nsize.gpu.train.epochs = 2", "row 'Noise': size: no size 'gpu'; known: smoke"),
+        ("sigma = 0.1 }]", "sigma = 0.1 }]\nsize.smoke.seed = 2", "size.smoke, row 'Noise': seed: whoever runs the study gives"),
+        ("sigma = 0.1 }]", 'sigma = 0.1 }]\nsize.smoke.data = "digits"', "size.smoke, row 'Noise': data: expected a table"),
+        ('"accuracy", ', '"drop/acuracy", ', "columns: expected a column such as .* found 'acuracy'"),
+        ("gain =", 'extra = ["utility/rank1"]\ngain =', r"extra: 'utility/rank1': no measure 'rank1' \(did you mean 'rank-1'\?"),
+        (
+            'columns = ["accuracy"',
+            'chart = { x = "drop/accuracy", y = "decoder/infer/mse" }\ncolumns = ["drop/accuracy"',
+            "chart: no column 'drop/accuracy'",
+        ),
         ('data = { name = "digits" }', 'data = "digits"', "size.smoke: data: expected a table with a name, found 'digits'"),
         ('model = { name = "lenet5", cut = "c1" }', "", "size.smoke: model: expected a table with a name, found None"),
         ("audit =", "seed = 3\naudit =", "size.smoke: seed: whoever runs the study gives the seeds"),
-        ('of = "without"', 'of = "none"', r"averages\[0\].of: expected 'without' or 'with', found 'none'"),
+        ('of = "without"', 'of = "none"', "average 'Average without': of: expected 'without', 'with' or the label of a row that"),
     ],
 )
 def test_what_is_wrong_is_named(old: str, new: str, message: str) -> None:
@@ -164,13 +210,20 @@ def test_a_study_that_is_not_there() -> None:
         ("gan/train/psnr", "gan train: PSNR (dB)"),
         ("head/macs", "head: MACs (million)"),
         ("certificate/entropy/information_nats", "entropy: information nats"),
+        ("utility/mAP", "mAP (%)"),
+        ("mirror/infer/recognized", "mirror infer: attack accuracy (%)"),
+        ("head/megabytes", "head: memory (MB)"),
+        ("drop/accuracy", "accuracy drop (points)"),
+        ("drop/mirror/infer/psnr", "mirror infer: PSNR drop (%)"),
     ],
 )
 def test_columns_name_themselves(text: str, heading: str) -> None:
     assert read_column(text).heading == heading
 
 
-@pytest.mark.parametrize("text", ["", "decoder", "decoder/test/mse", "head/colour", "decoder/train/mse/more"])
+@pytest.mark.parametrize(
+    "text", ["", "decoder", "decoder/test/mse", "head/colour", "decoder/train/mse/more", "drop", "drop/drop/accuracy"]
+)
 def test_a_column_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         read_column(text)

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from example_study import small_study
+from sfumato.data.base import Data
 from sfumato.errors import ConfigError, MissingDataError, StorageError, TrainingError, UnknownNameError
 from sfumato.pipeline import Workplace, fit, run_attack
+from sfumato.recipe import Recipe
 from sfumato.studies import runner
 from sfumato.studies.report import save_study, study_html, study_markdown
 from sfumato.studies.results import Results, read_results
@@ -105,6 +108,23 @@ def test_data_that_are_not_there_end_a_study_at_once(workplace: Workplace, monke
         run_study(small_study(), "smoke", workplace)
 
 
+def test_data_of_any_row_that_are_not_there_end_a_study_before_it_trains(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, work: list[str]
+) -> None:
+    read = runner.read_data
+
+    def missing(recipe: Recipe, place: Workplace) -> Data:
+        if recipe.train.epochs == 2:
+            raise MissingDataError("faces: its files are not there. Put them there")
+        return read(recipe, place)
+
+    monkeypatch.setattr(runner, "read_data", missing)
+    other = 'size.smoke = { data = { name = "folder", path = "x" }, train = { epochs = 2 } }'
+    with pytest.raises(MissingDataError, match="Put them there"):
+        run_study(small_study("p = 0.5 }]", f"p = 0.5 }}]\n{other}"), "smoke", workplace)
+    assert count(work) == (0, 0)
+
+
 def test_a_size_that_is_not_there(workplace: Workplace) -> None:
     with pytest.raises(UnknownNameError, match="the study 'small' has no size 'gpu'; it has smoke"):
         run_study(small_study(), "gpu", workplace)
@@ -163,6 +183,40 @@ def test_what_head_and_tail_cost_needs_no_attack(workplace: Workplace, monkeypat
     assert study_table(found).rows[0].cells[0] == f"{cell.facts.head_parameters / 1e6:#.3g}"
 
 
+def test_a_row_starts_from_the_trained_model_of_another_whatever_their_cuts(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[dict[str, torch.Tensor]] = []
+    after: list[dict[str, torch.Tensor]] = []
+
+    def trained(target: Target, *args: object, **rest: object) -> object:
+        before.append({name: value.clone() for name, value in target.split.state_dict().items()})
+        history = fit(target, *args, **rest)  # type: ignore[arg-type]
+        after.append({name: value.clone() for name, value in target.split.state_dict().items()})
+        return history
+
+    monkeypatch.setattr("sfumato.pipeline.fit", trained)
+    study = small_study("sigma = 0.1 }]", 'sigma = 0.1 }]\ncut = "c2"\nstart = "Plain"')
+    found = run_study(study, "smoke", workplace)
+    assert not found.failed
+
+    def named(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name.partition(".")[2]: value for name, value in state.items()}
+
+    first, noise = named(after[0]), named(before[1])
+    assert first.keys() == noise.keys()
+    assert all(torch.equal(value, noise[name]) for name, value in first.items())
+    assert not all(torch.equal(value, named(before[0])[name]) for name, value in first.items())
+    assert "Noise starts from the trained model of Plain" in study_markdown(found)
+    assert [cell.data is not None for cell in found.cells] == [True, True, True, False, False]
+
+
+def test_a_row_that_starts_from_another_model_fails_with_one_message(workplace: Workplace) -> None:
+    study = small_study("sigma = 0.1 }]", 'sigma = 0.1 }]\nstart = "Plain"\nsize.smoke.model = { name = "vgg11", cut = "c2" }')
+    (cell,) = [cell for cell in run_study(study, "smoke", workplace).failed if cell.row == "Noise"]
+    assert "holds the weights of another model" in cell.error
+
+
 def test_a_curve_has_a_series_for_each_row_that_is_varied(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     from sfumato.studies.report import curves
 
@@ -181,8 +235,7 @@ def test_a_curve_has_a_series_for_each_row_that_is_varied(workplace: Workplace, 
     rows = [*made["rows"]]
     rows[1] = {**rows[1], "vary": {"noise.sigma": [0.1, 0.3]}, "published": []}
     found: Results = run_study(read_study({**made, "rows": rows}, name="curve"), "smoke", workplace)
-    drawn = curves(found)
-    assert drawn is not None
-    assert [(series.name, len(series.points)) for series in drawn[0]] == [("Plain", 1), ("Noise", 2), ("Noise+Dropout", 2)]
-    assert drawn[0][0].points[0].x.value == 5.0
+    ((drawn, *_),) = curves(found)
+    assert [(series.name, len(series.points)) for series in drawn] == [("Plain", 1), ("Noise", 2), ("Noise+Dropout", 2)]
+    assert drawn[0].points[0].x.value == 5.0
     assert "<svg" in study_html(found)

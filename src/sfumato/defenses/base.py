@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.data.base import Data
+from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -51,6 +52,11 @@ class Defense(nn.Module):
         """Whether the defense replaces the task loss; at most one part of a composition may."""
         return type(self).criterion is not Defense.criterion
 
+    @property
+    def saving(self) -> Footprint:
+        """What `finish` takes off the head, at least; known once `prepare` has run."""
+        return Footprint()
+
     def learned(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that the loop's optimizer updates; one that updates its own leaves them out."""
         yield from self.parameters()
@@ -66,7 +72,7 @@ class Defense(nn.Module):
         """Change the model, once, before the optimizer exists. Run without gradient, and again before weights are loaded."""
 
     def begin(self, data: Data) -> None:
-        """Look at the data before the first epoch of a run. Run without gradient, in every run; `prepare` is called only once."""
+        """Look at the data and begin anew, before a run's first epoch and its first after `finish`. Run without gradient."""
 
     def begin_epoch(self, epoch: Epoch) -> None:
         """Look at the data before an epoch. Run without gradient."""
@@ -117,6 +123,9 @@ class Defense(nn.Module):
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         """Take back what `memory` returned, after `prepare`, on the device of the target."""
+
+    def forget(self) -> None:
+        """Drop what `memory` returns, when training is over."""
 
     def describe(self) -> str:
         """Return the defense as a constructor call, for reports."""

@@ -29,7 +29,6 @@ from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
 from sfumato.defenses.statistics import ClusterStatistics, MixtureStatistics
 from sfumato.errors import ConfigError, DataError, TrainingError
-from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
 
@@ -138,15 +137,14 @@ class CEM(Defense):
         """Make the statistics that the next epoch uses."""
         self._required.refit(epoch)
 
-    def finish(self, model: Split) -> None:
-        """Forget the statistics: a deployed target does not need them."""
-        self._statistics = None
-
     def memory(self) -> dict[str, Tensor]:  # noqa: D102
         return {} if self._statistics is None else self._statistics.memory()
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
         self._required.recall(memory)
+
+    def forget(self) -> None:  # noqa: D102
+        self._statistics = None
 
     def extra_repr(self) -> str:  # noqa: D102
         return (

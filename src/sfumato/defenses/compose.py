@@ -14,6 +14,7 @@ from sfumato.data.base import Data
 from sfumato.defenses.base import Defense
 from sfumato.errors import ConfigError, ConflictError
 from sfumato.files import under
+from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -76,6 +77,11 @@ class Compose(Defense):
         """The updates made for each batch: every part's phases, each once, or one named "main"."""
         return tuple(dict.fromkeys(phase for part in self for phase in part.phases)) or ("main",)
 
+    @property
+    def saving(self) -> Footprint:
+        """What the parts take off the head together, at least."""
+        return sum((part.saving for part in self), Footprint())
+
     def learned(self) -> Iterator[nn.Parameter]:  # noqa: D102
         for part in self:
             yield from part.learned()
@@ -136,6 +142,10 @@ class Compose(Defense):
     def recall(self, memory: Mapping[str, Tensor]) -> None:  # noqa: D102
         for part in self:
             part.recall(under(memory, f"{part.name}."))
+
+    def forget(self) -> None:  # noqa: D102
+        for part in self:
+            part.forget()
 
     def extra_repr(self) -> str:  # noqa: D102
         return ", ".join(part.describe() for part in self)

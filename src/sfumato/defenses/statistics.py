@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -81,7 +82,10 @@ class MixtureStatistics:
         self._adopt(Mixture(memory["weights"], memory["means"], memory["values"], memory.get("vectors")))
 
     def _adopt(self, mixture: Mixture) -> None:
-        self.mixture, self.moments = mixture, Moments(mixture.means, diagonal=self.covariance == "diagonal")
+        # A decomposition gives columns, a checkpoint gives rows, and products of the two differ in the last bit.
+        laid = {name: value.contiguous() for name, value in vars(mixture).items() if value is not None}
+        self.mixture = replace(mixture, **laid)
+        self.moments = Moments(self.mixture.means, diagonal=self.covariance == "diagonal")
 
     def _nearest(self, z: Tensor, group: Tensor, centers: Tensor) -> Tensor:
         """Return the component with the nearest mean, of the row's own group, (n,)."""

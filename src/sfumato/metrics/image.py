@@ -10,6 +10,7 @@ depend on the batches. SSIM mirrors the borders of a picture, where the CEM rele
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from sfumato.errors import ConfigError, DataError
@@ -37,6 +38,41 @@ def mse(x_hat: Images, x: Images) -> Tensor:
     """
     _require_same_shape(x_hat, x)
     return (x_hat - x).square().flatten(1).mean(1)
+
+
+def region_mse(x_hat: Images, x: Images, boxes: Int64[Tensor, "n 4"]) -> tuple[Tensor, Tensor]:
+    """Return the mean squared error inside and outside a box of each picture.
+
+    Args:
+        x_hat: reconstructions, (N, C, H, W), [0, 1].
+        x: the pictures, the same shape.
+        boxes: top, left, bottom and right of each, (N, 4), int64: rows top to bottom - 1, columns left to right - 1. What lies
+            beyond the picture does not count.
+
+    Returns:
+        Inside, float32, a number for each picture whose box holds a pixel; outside, for each with a pixel beside its box.
+
+    Raises:
+        DataError: the shapes differ.
+
+    Example:
+        >>> x = torch.zeros(1, 1, 2, 2)
+        >>> region_mse(torch.tensor([[[[1.0, 0.5], [0.5, 0.5]]]]), x, torch.tensor([[0, 0, 1, 1]]))
+        (tensor([1.]), tensor([0.2500]))
+    """
+    _require_same_shape(x_hat, x)
+    top, left, bottom, right = boxes.to(x.device)[:, :, None].unbind(1)
+    row, column = (torch.arange(side, device=x.device) for side in x.shape[-2:])
+    down, across = (top <= row) & (row < bottom), (left <= column) & (column < right)
+    inside = down[:, :, None] & across[:, None, :]
+    errors = (x_hat - x).square().mean(1)
+    return _mean_where(errors, inside), _mean_where(errors, ~inside)
+
+
+def _mean_where(errors: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the masked pixels of each picture that has any; both (N, H, W)."""
+    count = mask.sum((1, 2))
+    return ((errors * mask).sum((1, 2)) / count)[count > 0]
 
 
 def psnr(mse: Tensor) -> Tensor:

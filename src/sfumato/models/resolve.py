@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from sfumato import registry, seeds
 from sfumato.errors import ModelError, UnknownNameError, nearest
+from sfumato.files import file_hash
 from sfumato.models.normalize import Normalize
 from sfumato.modules import device_of, probe
 
@@ -81,6 +84,24 @@ def resolve(name: str, *, classes: int, shape: tuple[int, int, int], options: Ma
     if not isinstance(made, nn.Module):
         raise ModelError(f"{name} must return a torch.nn.Module, got {type(made).__name__}; return the model itself")
     return made
+
+
+def own_code(name: str) -> str | None:
+    """Return the hash of the file that a model of the user's own comes from: the same name may come to mean another network.
+
+    Args:
+        name: of a model, as `resolve` says.
+
+    Returns:
+        SHA-256, hexadecimal; None of a model of the zoo or of timm.
+
+    Example:
+        >>> own_code("vgg11") is None
+        True
+    """
+    module, colon, _ = name.partition(":")
+    spec = importlib.util.find_spec(module) if colon and module != "timm" else None
+    return None if spec is None or spec.origin is None else file_hash(Path(spec.origin))
 
 
 def check_model(model: nn.Module, *, classes: int, shape: tuple[int, int, int], name: str = "the model") -> None:

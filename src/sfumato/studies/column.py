@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sfumato.errors import ConfigError, nearest
@@ -35,17 +35,25 @@ class Measure:
 
 
 _TARGET = {"accuracy": Measure("accuracy", "%", ".2f", scale=100)}
+_UTILITY = {name: Measure(name, "%", ".2f", scale=100) for name in ("rank-1", "rank-5", "rank-10", "mAP")}
 _ATTACK = {
     "mse": Measure("MSE", "", ".4f", "#.3g"),
     "psnr": Measure("PSNR", "dB", ".2f"),
     "ssim": Measure("SSIM", "", ".3f"),
+    "inside": Measure("MSE inside the region", "", ".4f", "#.3g"),
+    "outside": Measure("MSE outside the region", "", ".4f", "#.3g"),
+    "recognized": Measure("attack accuracy", "%", ".2f", scale=100),
 }
 _HALF = {
     "parameters": Measure("parameters", "million", ".5g", "#.3g", scale=1e-6),
+    "megabytes": Measure("memory", "MB", ".5g", "#.3g", scale=1e-6),
     "macs": Measure("MACs", "million", ".5g", "#.4g", scale=1e-6),
     "milliseconds": Measure("time", "ms", ".5g", "#.3g"),
 }
-_FORMS = '"accuracy", "ATTACK/train/mse", "ATTACK/infer/psnr", "head/parameters", "tail/milliseconds" or "certificate/NAME/VALUE"'
+_FORMS = (
+    '"accuracy", "utility/mAP", "ATTACK/train/mse", "ATTACK/infer/psnr", "head/parameters", "tail/milliseconds", '
+    '"certificate/NAME/VALUE", or "drop/" and one of these'
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,9 @@ class Column:
         part: "train" or "infer" for what an attack recovers, else "".
         key: of the measure, or of the certificate's value.
         measure: the kind of number.
+        whole: the kind of number that this is a drop of, from the row that a row stands against; None where it is no drop. A
+            drop is in percent of that row's number, or in points where the number is itself in percent. A row that stands
+            against none shows the number.
     """
 
     text: str
@@ -67,6 +78,7 @@ class Column:
     part: str
     key: str
     measure: Measure
+    whole: Measure | None = None
 
     @property
     def heading(self) -> str:
@@ -75,18 +87,34 @@ class Column:
         where = " ".join(part for part in (self.name, self.part) if part)
         return f"{where}: {self.measure.title}{unit}" if where else f"{self.measure.title}{unit}"
 
-    def ours(self, interval: Interval) -> str:
-        """Write a measured number, with its interval where it has one."""
-        value, low, high = (self._write(number * self.measure.scale) for number in (interval.value, interval.low, interval.high))
+    def ours(self, interval: Interval, *, against: str = "") -> str:
+        """Write a measured number, with its interval where it has one.
+
+        Args:
+            interval: the number.
+            against: label of the row that its row stands against, or "".
+        """
+        measure, unit = self._shown(against)
+        form = measure.form or measure.printed
+        value, low, high = (show_number(number * measure.scale, form) for number in (interval.value, interval.low, interval.high))
         known = interval.low == interval.low and interval.low < interval.high
-        return f"{value} ({low} to {high})" if known else value
+        return f"{value}{unit} ({low} to {high})" if known else f"{value}{unit}"
 
-    def theirs(self, value: float) -> str:
-        """Write a published number as the papers print it; it is in the unit of the heading."""
-        return show_number(value, self.measure.printed)
+    def theirs(self, value: float, *, against: str = "") -> str:
+        """Write a published number as the papers print it; it is in the unit of the heading, or of what the column is a drop of.
 
-    def _write(self, value: float) -> str:
-        return show_number(value, self.measure.form or self.measure.printed)
+        Args:
+            value: the number.
+            against: label of the row that its row stands against, or "".
+        """
+        measure, unit = self._shown(against)
+        return f"{show_number(value, measure.printed)}{unit}"
+
+    def _shown(self, against: str) -> tuple[Measure, str]:
+        """Return the kind of number in a cell, and its unit where the heading has another."""
+        if self.whole is None or against:
+            return self.measure, ""
+        return self.whole, f" {self.whole.unit}".rstrip()
 
 
 def read_column(text: str) -> Column:
@@ -103,8 +131,14 @@ def read_column(text: str) -> Column:
         'decoder infer: MSE'
     """
     match text.split("/"):
+        case ["drop", *rest] if rest[:1] != ["drop"]:
+            of = read_column("/".join(rest))
+            unit = "points" if of.measure.unit == "%" else "%"
+            return replace(of, text=text, measure=Measure(f"{of.measure.title} drop", unit, ".1f", scale=100), whole=of.measure)
         case ["accuracy"]:
             return Column(text, "target", "", "", "accuracy", _TARGET["accuracy"])
+        case ["utility", key]:
+            return Column(text, "target", "", "", key, _measure(text, key, _UTILITY))
         case ["head" | "tail" as half, key]:
             return Column(text, "half", half, "", key, _measure(text, key, _HALF))
         case ["certificate", name, key]:

@@ -18,9 +18,9 @@ from sfumato import registry
 from sfumato.arguments import construct
 from sfumato.errors import ConfigError, RecipeError, UnknownNameError, nearest
 from sfumato.studies.column import Column, read_column
-from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study
+from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study, merge
 
-_INHERITED = ("columns", "selection", "size", "rows", "planned")
+_INHERITED = ("columns", "extra", "selection", "size", "rows", "planned")
 _TABLES = ("size", "rows", "averages")
 _T = TypeVar("_T")
 
@@ -74,7 +74,7 @@ def _complete(name: str, below: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(beside, str) or beside in (*below, name):
         raise RecipeError(name, [f"base: expected the name of another study, found {base!r}"])
     above = _complete(beside, (*below, name))
-    merged = _merge({key: above[key] for key in _INHERITED if key in above}, own)
+    merged = merge({key: above[key] for key in _INHERITED if key in above}, own)
     rows = {
         row.get("label"): {key: row[key] for key in row if key not in ("published", "notes")} for row in above.get("rows", ())
     }
@@ -94,17 +94,6 @@ def _text(name: str) -> str:
             f"no study named '{name}'{nearest(name, known)}; known: {', '.join(known)}, or the path of a .toml"
         )
     return known[name]
-
-
-def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a table over its base, key by key."""
-    return {
-        **base,
-        **{
-            key: _merge(base[key], value) if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) else value
-            for key, value in own.items()
-        },
-    }
 
 
 def read_study(table: Mapping[str, Any], *, name: str) -> Study:
@@ -140,6 +129,7 @@ class _Reader:
             return None
         study = Study(name, self.table, keys, columns, tuple(self._expanded(rows)), tuple(averages), sizes)
         self._check_columns(study)
+        self._check_labels(study)
         self._check_recipes(study)
         return study
 
@@ -175,12 +165,14 @@ class _Reader:
         return {name: sizes[name] for name in SIZES if name in sizes}
 
     def _columns(self) -> tuple[Column, ...]:
-        columns, texts = [], self.table.get("columns", [])
-        for text in texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else ():
-            try:
-                columns.append(read_column(text))
-            except ConfigError as error:
-                self.problems.append(f"columns: {error}")
+        columns = []
+        for key in ("columns", "extra"):
+            texts = self.table.get(key, [])
+            for text in texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else ():
+                try:
+                    columns.append(read_column(text))
+                except ConfigError as error:
+                    self.problems.append(f"{key}: {error}")
         return tuple(columns)
 
     def _expanded(self, rows: list[RowKeys]) -> Iterator[Row]:
@@ -194,12 +186,13 @@ class _Reader:
                 self.problems.append(f"row '{row.label}': over: no row '{row.over}' above it{nearest(row.over, known)}")
             elif row.over:
                 below = known[row.over]
-                vary, cut = row.vary or below.vary, row.cut or below.cut
-                row = replace(row, defenses=(*below.defenses, *row.adds), vary=vary, cut=cut)
+                taken = {key: getattr(row, key) or getattr(below, key) for key in ("vary", "cut", "against", "start", "size")}
+                row = replace(row, defenses=(*below.defenses, *row.adds), **taken)
             known[row.label] = row
-            yield from self._varied(row)
+            yield from self._varied(row, with_it=bool(row.over and row.over in known and known[row.over].vary))
 
-    def _varied(self, row: Row) -> Iterator[Row]:
+    def _varied(self, row: Row, *, with_it: bool) -> Iterator[Row]:
+        """Yield a row for each value of what is varied; `with_it` says that the row it adds to is varied with it."""
         if not row.vary:
             yield row
             return
@@ -217,7 +210,7 @@ class _Reader:
             yield replace(
                 row,
                 label=f"{row.label}{at}",
-                over=f"{row.over}{at}" if row.over else "",
+                over=f"{row.over}{at}" if with_it else row.over,
                 defenses=defenses,
                 place=(place, len(values)),
             )
@@ -227,17 +220,44 @@ class _Reader:
         texts = [column.text for column in study.columns]
         lines: tuple[Row | Average, ...] = (*study.rows, *study.averages)
         for line in lines:
-            if line.published and len(line.published) != len(texts):
-                found = f"{len(line.published)} numbers for {len(texts)} columns"
+            if line.published and len(line.published) != len(study.keys.columns):
+                found = f"{len(line.published)} numbers for {len(study.keys.columns)} columns"
                 self.problems.append(f"row '{line.label}': published: expected a number for each column, found {found}")
             self.problems += [
                 f"row '{line.label}': notes: no column '{key}'{nearest(key, texts)}" for key in line.notes if key not in texts
             ]
-        chart = study.keys.chart
+        chart, drawn = study.keys.chart, [column.text for column in study.columns if column.whole is None]
         self.problems += [
-            f"chart: no column '{key}'{nearest(key, texts)}; known: {', '.join(texts)}"
-            for key in ((chart.x, chart.y) if chart else ())
-            if key not in texts
+            f"chart: no column '{key}'{nearest(key, drawn)}; known: {', '.join(drawn)}"
+            for key in dict.fromkeys(key for pair in (chart.pairs if chart else ()) for key in pair)
+            if key not in drawn
+        ]
+
+    def _check_labels(self, study: Study) -> None:
+        """See that rows stand against rows and start from undefended ones, and that averages and changed sizes are there."""
+        rows, series = {row.label: row for row in study.rows}, {row.series for row in study.rows}
+        for row in study.rows:
+            others = [label for label in rows if label != row.label]
+            self.problems += [
+                f"row '{row.label}': {key}: no other row '{label}'{nearest(label, others)}"
+                for key, label in (("against", row.against), ("start", row.start))
+                if label and label not in others
+            ]
+            first = rows.get(row.start)
+            if first and (first.defenses or first.start):
+                self.problems.append(
+                    f"row '{row.label}': start: expected a row without defenses that starts from no other, found '{row.start}'"
+                )
+            self.problems += [
+                f"row '{row.label}': size: no size '{size}'{nearest(size, study.sizes)}; known: {', '.join(study.sizes)}"
+                for size in row.size
+                if size not in study.sizes
+            ]
+        self.problems += [
+            f"average '{line.label}': of: expected 'without', 'with' or the label of a row that is varied, found '{line.of}'"
+            f"{nearest(line.of, series)}"
+            for line in study.averages
+            if line.of not in ("without", "with", *series)
         ]
 
     def _check_recipes(self, study: Study) -> None:
@@ -270,4 +290,6 @@ class _Reader:
             return list(study.recipe(row, size, seed=0).attacks)
         except RecipeError as error:
             self.problems += [f"{where}: {problem}" for problem in error.problems]
-            return []
+        except ConfigError as error:  # what the row makes of the size
+            self.problems.append(f"{where}: {error}")
+        return []

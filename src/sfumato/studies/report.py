@@ -31,16 +31,17 @@ def save_study(results: Results, folder: Path) -> None:
     write_atomic(folder / "report.html", study_html(results).encode(errors="backslashreplace"))
 
 
-def curves(results: Results) -> tuple[list[Series], Axis, Axis] | None:
-    """Return the chart of a study: a series for each row that is varied; None where it has no chart.
+def curves(results: Results) -> list[tuple[list[Series], Axis, Axis]]:
+    """Return the charts of a study: in each a series for each row that is varied.
 
     Args:
         results: of the study.
     """
     chart, columns = results.study.keys.chart, {column.text: column for column in results.study.columns}
-    if chart is None:
-        return None
-    x, y = columns[chart.x], columns[chart.y]
+    return [_curve(results, columns[x], columns[y]) for x, y in (chart.pairs if chart else ())]
+
+
+def _curve(results: Results, x: Column, y: Column) -> tuple[list[Series], Axis, Axis]:
     points: dict[str, list[Point]] = {}
     for row in results.study.rows_at(results.size):
         pair = number(results, row, x), number(results, row, y)
@@ -84,18 +85,15 @@ def origin(results: Results) -> list[str]:
     """
     command = f"sfumato study run {results.study.name} --size {results.size} --seeds {len(results.seeds)}"
     reading = "" if results.reading == "scored" else f" --reading {results.reading}"
-    data = (
-        []
-        if results.data is None
-        else [f"data: {results.data.name}; SHA-256 of the training pictures {results.data.fingerprint}"]
-    )
+    started = [row for row in results.study.rows_at(results.size) if row.start and results.of(row.label)]
     return [
         f"command: {command}{reading}",
-        *data,
+        *(f"data: {data.name}; SHA-256 of the training pictures {data.fingerprint}" for data, _ in results.pictures),
         f"seeds: {', '.join(map(str, results.seeds))}",
         f"hardware: {'; '.join(dict.fromkeys(cell.hardware for cell in results.cells if cell.hardware)) or 'none'}",
         *(f"version of {name}: {version}" for name, version in results.versions.items()),
         *(f"defenses of {row}: {'; '.join(defenses) or 'none'}" for row, defenses in _defended(results).items()),
+        *(f"{row.label} starts from the trained model of {row.start}" for row in started),
         *(f"recipe of {cell.row}, seed {cell.seed}: SHA-256 {cell.recipe}" for cell in results.cells if cell.recipe),
     ]
 
@@ -114,7 +112,6 @@ def study_html(results: Results) -> str:
     Returns:
         The page; whatever a record says is escaped.
     """
-    chart = curves(results)
     return render(
         "study.html.j2",
         title=results.study.keys.title,
@@ -122,10 +119,10 @@ def study_html(results: Results) -> str:
         gains=gains(results),
         table=study_table(results),
         remarks=remarks(results),
-        wide="" if chart is None else draw(*chart),
-        narrow="" if chart is None else draw(*chart, width=NARROW),
-        points=[] if chart is None else listing(*chart),
-        axes=[] if chart is None else chart[1:],
+        charts=[
+            {"wide": draw(*chart), "narrow": draw(*chart, width=NARROW), "points": listing(*chart), "axes": chart[1:]}
+            for chart in curves(results)
+        ],
         cells=[cell for cell in results.cells if cell.pictures],
         origin=origin(results),
     )

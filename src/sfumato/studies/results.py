@@ -35,6 +35,8 @@ class Cell:
         target: key of the trained target.
         facts: what the target is and what it costs.
         accuracy: of the target, [0, 1].
+        utility: every number of the target on its task, [0, 1], by name.
+        data: the pictures.
         attacks: results, by where the adversary's pictures come from.
         certificates: what can be said about every adversary.
         milliseconds: wall time of a batch, by half.
@@ -49,6 +51,8 @@ class Cell:
     target: str = ""
     facts: TargetFacts | None = None
     accuracy: Interval | None = None
+    utility: Mapping[str, Interval] = field(default_factory=dict)
+    data: DataFacts | None = None
     attacks: Mapping[str, tuple[AttackResult, ...]] = field(default_factory=dict)
     certificates: tuple[Certificate, ...] = ()
     milliseconds: Mapping[str, float] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class Results:
         size: name of the size.
         reading: what the columns train and infer mean.
         seeds: every row was run with each.
-        data: the pictures.
+        data: the pictures, those of the first row where rows differ.
         cells: those that were tried, in order.
         versions: of Sfumato, PyTorch and Python.
     """
@@ -82,6 +86,17 @@ class Results:
     def of(self, row: str) -> list[Cell]:
         """Return the cells of a row that have numbers."""
         return [cell for cell in self.cells if cell.row == row and not cell.error]
+
+    @property
+    def pictures(self) -> list[tuple[DataFacts, list[str]]]:
+        """The data sets, each with the rows that were run on it."""
+        found: dict[str, tuple[DataFacts, list[str]]] = {}
+        for cell in self.cells:
+            if cell.data is not None:
+                key = f"{cell.data.name} {cell.data.fingerprint} {sorted(cell.data.counts.items())}"
+                rows = found.setdefault(key, (cell.data, []))[1]
+                rows += [cell.row] if cell.row not in rows else []
+        return list(found.values()) or ([] if self.data is None else [(self.data, [])])
 
     @property
     def failed(self) -> list[Cell]:

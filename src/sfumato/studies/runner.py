@@ -7,12 +7,14 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from sfumato.audit import data_facts, facts, hardware, versions
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
+from sfumato.files import read_tensors, under, write_tensors
 from sfumato.modules import eval_mode
 from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
 from sfumato.recipe import Recipe
@@ -59,14 +61,23 @@ def run_study(
     place = replace(workplace, resume=True, watch=_unless_found(workplace.watch))
     for seed in seeds:
         read: dict[object, Data] = {}  # of one seed: how a data set is split may depend on it
+        here = [row for row in study.rows_at(size) if not row.missing]
+        asked = {
+            row.label: {name: study.recipe(row, size, seed=seed, auxiliary=name) for name in _ADVERSARIES[reading]}
+            for row in here
+        }
+        for recipe in (recipe for recipes in asked.values() for recipe in recipes.values()):
+            _read(recipe, place, read)  # all of them first: what is not there shows before hours of training
         for row in study.rows_at(size):
             if row.missing:
                 cell = _not_here(row, seed)
             else:
-                recipes = {name: study.recipe(row, size, seed=seed, auxiliary=name) for name in _ADVERSARIES[reading]}
+                recipes = asked[row.label]
                 data = {name: _read(recipe, place, read) for name, recipe in recipes.items()}
-                results = replace(results, data=data_facts(data["private"]))
-                cell = _tried(study, row, seed, recipes, data, place)
+                results = replace(results, data=results.data or data_facts(data["private"]))
+                first = study.recipe(study.row(row.start), size, seed=seed) if row.start else None
+                start = None if first is None else (first, _read(first, place, read))
+                cell = _tried(study, row, seed, recipes, data, place, start=start)
             results = replace(results, cells=(*results.cells, cell))
     return results
 
@@ -85,16 +96,37 @@ def _read(recipe: Recipe, workplace: Workplace, read: dict[object, Data]) -> Dat
 
 
 def _tried(
-    study: Study, row: Row, seed: int, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace
+    study: Study,
+    row: Row,
+    seed: int,
+    recipes: Mapping[str, Recipe],
+    data: Mapping[str, Data],
+    workplace: Workplace,
+    *,
+    start: tuple[Recipe, Data] | None,
 ) -> Cell:
     """Run one cell; whatever goes wrong in it is written down, since others wait."""
     recipe = hashlib.sha256(recipes["private"].text.encode()).hexdigest()
     try:
-        return replace(_run(study, recipes, data, workplace), row=row.label, seed=seed, recipe=recipe)
+        if start is not None:
+            weights = _trained(*start, workplace)
+            recipes = {name: replace(one, split=replace(one.split, weights=weights)) for name, one in recipes.items()}
+        made = _run(study, recipes, data, workplace)
+        return replace(made, row=row.label, seed=seed, recipe=recipe, data=data_facts(data["private"]))
     except SfumatoError as error:
         return Cell(row=row.label, seed=seed, recipe=recipe, error=str(error))
     except Exception as error:  # a device out of memory, a defect of one method: the other cells are worth having
         return Cell(row=row.label, seed=seed, recipe=recipe, error=f"{type(error).__name__}: {error}")
+
+
+def _trained(recipe: Recipe, data: Data, workplace: Workplace) -> Path:
+    """Return the weights of an undefended recipe's trained model, wherever it was split, as `[model] weights` takes them."""
+    _, stage = train_recipe(recipe, data, workplace)
+    path = stage.folder / "model.safetensors"
+    if not path.exists():
+        weights, _ = read_tensors(stage.folder / "weights.safetensors")
+        write_tensors(path, {**under(weights, "split.head."), **under(weights, "split.tail.")})
+    return path
 
 
 def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace) -> Cell:
@@ -115,6 +147,7 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         target=stage.key,
         facts=audit.target,
         accuracy=audit.accuracy,
+        utility=audit.utility,
         attacks={auxiliary: made.attacks for auxiliary, made in audits.items()},
         certificates=audit.certificates,
         pictures=_pictures(audit, study),

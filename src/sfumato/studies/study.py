@@ -13,6 +13,16 @@ A study is TOML. Its sizes are recipes without defenses, its rows are defenses; 
     over = "Bottleneck"                              # the same defenses, and those that it adds
     adds = [{ name = "cem", weight = 16 }]
 
+A row may stand `against` another, of whose numbers the columns "drop/..." show what it loses; `start` from the trained model of
+another; and change a `size`, key by key:
+
+    [[rows]]
+    label = "PATROL at 128 pixels"
+    against = "PATROL at 256 pixels"
+    start = "No defense at 128 pixels"
+    defenses = [{ name = "patrol" }]
+    size.full.data = { size = 128 }
+
 What a study need not say again it takes from its `base`, see `sfumato.studies.load`.
 """
 
@@ -43,6 +53,9 @@ class RowKeys:
         adds: what it adds to the defenses of that row.
         vary: one argument, as "noise.sigma", with the values at which the row is run; each becomes a row.
         cut: where the model is split, if not where the size says.
+        against: label of the row that drops are from, or "".
+        start: label of an undefended row whose trained model this one starts from; drawn by the seed where "".
+        size: what this row changes of a size, key by key, by the name of the size.
         published: a number for each column, in the unit of the column, or nothing.
         notes: what is to be said about a published number, by column.
     """
@@ -53,6 +66,9 @@ class RowKeys:
     adds: tuple[Mapping[str, Any], ...] = ()
     vary: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     cut: str = ""
+    against: str = ""
+    start: str = ""
+    size: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: tuple[float, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -78,32 +94,37 @@ class Row(RowKeys):
 
 @dataclass(frozen=True, kw_only=True)
 class Average:
-    """The mean of rows that stand in pairs.
+    """The mean of rows that stand in pairs, or of those that one row is varied into.
 
     Attributes:
         label: its name, as the paper has it.
-        of: "without" the rows that others add to, "with" those others.
+        of: "without" the rows that others add to, "with" those others; or the label of the row that is varied.
         published: a number for each column.
         notes: what is to be said about a published number, by column.
     """
 
     label: str
-    of: Literal["without", "with"]
+    of: str
     published: tuple[float, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A picture of two columns against each other.
+    """Pictures of columns against another.
 
     Attributes:
         x: the column along the horizontal axis.
-        y: the column along the vertical axis.
+        y: the column along the vertical axis, or several, each in a picture of its own.
     """
 
     x: str
-    y: str
+    y: str | tuple[str, ...]
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The columns of each picture."""
+        return tuple((self.x, y) for y in ((self.y,) if isinstance(self.y, str) else self.y))
 
 
 @dataclass(frozen=True)
@@ -142,6 +163,7 @@ class Keys:
         title: a line for people.
         source: where in the paper.
         columns: what is shown.
+        extra: what is shown after them, of which the paper has no numbers.
         selection: which weights of an attack are scored.
         gain: published mean gain in percent of the rows that add over those that they add to, by part.
         chart: a picture to draw.
@@ -153,6 +175,7 @@ class Keys:
     title: str
     source: str
     columns: tuple[str, ...]
+    extra: tuple[str, ...] = ()
     selection: Literal["best", "last"] = "last"
     gain: Mapping[str, float] = field(default_factory=dict)
     chart: Chart | None = None
@@ -212,7 +235,7 @@ class Study:
         Raises:
             RecipeError: it is no recipe.
         """
-        own, shown = self.sizes[size], {column.name for column in self.columns if column.source == "attack"}
+        own, shown = self._size(row, size), {column.name for column in self.columns if column.source == "attack"}
         attacks = own.recipe.get("attacks", [])
         model = {"model": {**own.recipe["model"], "cut": row.cut}} if row.cut else {}
         table = {
@@ -226,6 +249,37 @@ class Study:
         text = json.dumps(table, indent=1, sort_keys=True, default=str)
         name = f"{row.label}, seed {seed}" + (f", with {auxiliary} pictures" if auxiliary != "private" else "")
         return read_recipe(table, text=text, name=name, source=f"{self.name}, {row.label}")
+
+    def row(self, label: str) -> Row:
+        """Return the row of a label."""
+        return next(row for row in self.rows if row.label == label)
+
+    def _size(self, row: Row, size: str) -> Size:
+        """Return a size as a row changes it."""
+        own, changes = self.sizes[size], row.size.get(size, {})
+        recipe = merge(own.recipe, {key: value for key, value in changes.items() if key != "defenses"})
+        return Size(recipe, merge(own.defenses, changes.get("defenses", {})))
+
+
+def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a table over its base, key by key. A table with another name replaces that of the base, and false takes it away.
+
+    Example:
+        >>> merge({"train": {"epochs": 9, "batch_size": 4}, "task": {"margin": 0.3}}, {"train": {"epochs": 1}, "task": False})
+        {'train': {'epochs': 1, 'batch_size': 4}}
+        >>> merge({"data": {"name": "street", "drivers": 4}}, {"data": {"name": "veri"}})
+        {'data': {'name': 'veri'}}
+    """
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        if isinstance(below, Mapping) and value is False:
+            del merged[key]
+        elif isinstance(below, Mapping) and isinstance(value, Mapping) and value.get("name") in (None, below.get("name")):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def spread(count: int, points: int) -> set[int]:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a study: means over seeds with intervals, averages of rows that stand in pairs, gains. Nothing is run here.
+"""The numbers of a study: means over seeds with intervals, drops, averages of rows, gains. Nothing is run here.
 
-Source: xia2025cem, Tables 1 to 3 (their last two rows) and section 5.2 (the gains).
-Equations: gain of a part = mean over attacks of (average with / average without - 1) -> gain_percent; with several seeds the 95 %
-    interval of a mean is t(n - 1) s / sqrt(n) -> over_seeds
-Departures: the paper's averages are over all seven pairs and cut off after four digits; ours are over the pairs that were run.
+Source: xia2025cem, Tables 1 to 3 (their last two rows) and section 5.2 (the gains); ding2024patrol, Tables I to V and VII (the
+    drops) and I (means over settings).
+Equations: gain of a part = mean over attacks of (average with / average without - 1) -> gain_percent; drop = before - after, or
+    that over before -> drop; with several seeds the 95 % interval of a mean is t(n - 1) s / sqrt(n) -> over_seeds
+Departures: the averages of CEM's paper are over all seven pairs and cut off after four digits; ours are over the pairs that were
+    run. PATROL's paper does not say whether a drop of accuracy is in points or relative: here it is in points.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
         results: for the reading of the columns.
     """
     if column.source == "target":
-        return cell.accuracy
+        return cell.accuracy if column.key == "accuracy" else cell.utility.get(column.key)
     if column.source == "attack":
         return _recovered(cell, column, results)
     if column.source == "certificate":
@@ -69,7 +71,11 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
         return _exact(values[0]) if values else None
     if column.key == "milliseconds":
         return _exact(cell.milliseconds[column.name]) if column.name in cell.milliseconds else None
-    return None if cell.facts is None else _exact(float(getattr(cell.facts, f"{column.name}_{column.key}")))
+    if cell.facts is None:
+        return None
+    key = "memory" if column.key == "megabytes" else column.key
+    count: int | None = getattr(cell.facts, f"{column.name}_{key}")
+    return None if count is None else _exact(float(count))
 
 
 def _recovered(cell: Cell, column: Column, results: Results) -> Interval | None:
@@ -81,8 +87,51 @@ def _recovered(cell: Cell, column: Column, results: Results) -> Interval | None:
         if result.name == column.name and result.part == part
     }
     chosen = made.get(results.study.keys.selection) or made.get("only")
-    interval: Interval | None = None if chosen is None else getattr(chosen, column.key)
+    if chosen is None or column.key in ("inside", "outside"):
+        return None if chosen is None else chosen.regions.get(column.key)
+    if column.key == "recognized":
+        return None if chosen.recognized is None else chosen.recognized.accuracy
+    interval: Interval | None = getattr(chosen, column.key)
     return interval
+
+
+def drop(before: float, after: float, *, relative: bool) -> float:
+    """Return by how much a number is lower than another, as a share; negative where it is higher.
+
+    Args:
+        before: of the row that another stands against.
+        after: of that other.
+        relative: to the number before.
+
+    Example:
+        >>> round(100 * drop(18.15, 18.15 - 0.84, relative=True), 1)
+        4.6
+    """
+    if relative:
+        return (before - after) / before if before else math.nan
+    return before - after
+
+
+def found_in(cell: Cell, row: Row, column: Column, results: Results) -> Interval | None:
+    """Return what a cell shows: its number, or how far that is below the one of the same seed that it stands against.
+
+    Args:
+        cell: of the results.
+        row: that of the cell.
+        column: of their study.
+        results: where that other cell is.
+
+    Returns:
+        None where either was not measured. The interval of a drop is not known, and both its bounds are NaN.
+    """
+    after = measured(cell, column, results)
+    if column.whole is None or not row.against:
+        return after
+    first = next((other for other in results.of(row.against) if other.seed == cell.seed), None)
+    before = None if first is None else measured(first, column, results)
+    if before is None or after is None:
+        return None
+    return Interval(drop(before.value, after.value, relative=column.whole.unit != "%"), math.nan, math.nan)
 
 
 def _exact(value: float) -> Interval:
@@ -97,7 +146,7 @@ def number(results: Results, row: Row, column: Column) -> Interval | None:
         row: of the study.
         column: of the study.
     """
-    found = [interval for cell in results.of(row.label) if (interval := measured(cell, column, results)) is not None]
+    found = [interval for cell in results.of(row.label) if (interval := found_in(cell, row, column, results)) is not None]
     if 0 < len(found) < len(results.seeds):  # an interval of some seeds is not that of all
         return Interval(statistics.fmean(interval.value for interval in found), math.nan, math.nan)
     return over_seeds(found) if found else None
@@ -113,6 +162,29 @@ def pairs(results: Results) -> list[tuple[Row, Row]]:
 def paired(results: Results) -> int:
     """Return how many rows of the study add to another, run or not."""
     return sum(bool(row.over) for row in results.study.rows_at(results.size))
+
+
+def settings(results: Results, series: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows that one was varied into: those in which every seed has numbers, and all of them."""
+    rows = [row for row in results.study.rows_at(results.size) if row.series == series]
+    return [row for row in rows if {cell.seed for cell in results.of(row.label)} == set(results.seeds)], rows
+
+
+def over_settings(results: Results, column: Column, series: str) -> Interval | None:
+    """Return the mean over the rows that one was varied into and that were run, each seed's mean being one number.
+
+    Args:
+        results: of the study.
+        column: of the study.
+        series: label of the row that was varied.
+    """
+    means = []
+    for seed in results.seeds:
+        own = [(row, cell) for row in settings(results, series)[0] for cell in results.of(row.label) if cell.seed == seed]
+        found = [interval.value for row, cell in own if (interval := found_in(cell, row, column, results)) is not None]
+        if own and len(found) == len(own):
+            means.append(Interval(statistics.fmean(found), math.nan, math.nan))
+    return over_seeds(means) if means else None
 
 
 def average(results: Results, column: Column, of: str) -> Interval | None:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfumato.studies.column import Column
 from sfumato.studies.results import Results
 from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
-from sfumato.studies.summary import average, gain, number, paired, pairs, published_gain
+from sfumato.studies.summary import average, gain, number, over_settings, paired, pairs, published_gain, settings
 from sfumato.tables import Row, show_interval, show_number
 from sfumato.types import Interval
 
@@ -26,18 +25,19 @@ class StudyTable:
 
     Attributes:
         columns: the heading of each column.
-        sources: whose number each cell of a column is: "ours" and, where the paper has numbers, "paper".
+        sources: for each column, whose number each of its cells is: "ours" and, where the paper has numbers, "paper".
         rows: label and cells, column by column a cell for each source.
     """
 
     columns: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...]
     rows: tuple[Row, ...]
 
     @property
     def headings(self) -> tuple[str, ...]:
         """A heading for each cell, that of the label first."""
-        return ("", *(text for column in self.columns for text in (column, *self.sources[1:])))
+        cells = zip(self.columns, self.sources, strict=True)
+        return ("", *(text for column, sources in cells for text in (column, *sources[1:])))
 
 
 def study_table(results: Results) -> StudyTable:
@@ -49,8 +49,12 @@ def study_table(results: Results) -> StudyTable:
     study = results.study
     rows = [Row(_label(results, row), _cells(results, row)) for row in study.rows_at(results.size)]
     rows += [Row(_average_label(results, line), _average_cells(results, line)) for line in study.averages]
-    sources = ("ours", "paper") if any(row.published for row in study.rows) else ("ours",)
-    shown = [Row(row.label, tuple(cell for place, cell in enumerate(row.cells) if place % 2 < len(sources))) for row in rows]
+    printed = len(study.keys.columns) if _has_numbers(study) else 0
+    sources = tuple(("ours", "paper") if place < printed else ("ours",) for place in range(len(study.columns)))
+    shown = [
+        Row(row.label, tuple(cell for place, cell in enumerate(row.cells) if place % 2 < len(sources[place // 2])))
+        for row in rows
+    ]
     return StudyTable(tuple(column.heading for column in study.columns), sources, tuple(shown))
 
 
@@ -60,13 +64,15 @@ def paper_table(study: Study) -> tuple[tuple[str, ...], list[Row]]:
     Args:
         study: the study.
     """
-    headings = ("", "defenses", *(column.heading for column in study.columns))
-    lines: list[tuple[str, str, Sequence[float]]] = [(row.label, _defenses(row), row.published) for row in study.rows]
-    lines += [(line.label, "", line.published) for line in study.averages]
-    return headings, [
-        Row(label, (told, *(_theirs(column, published, place) for place, column in enumerate(study.columns))))
-        for label, told, published in lines
-    ]
+    count = len(study.keys.columns)
+    headings = ("", "defenses", *(column.heading for column in study.columns[:count]))
+    lines = [Row(row.label, (_defenses(row), *_published(study, row)[:count])) for row in study.rows]
+    return headings, lines + [Row(line.label, ("", *_published(study, line)[:count])) for line in study.averages]
+
+
+def _has_numbers(study: Study) -> bool:
+    """Return whether the paper has any."""
+    return any(row.published for row in study.rows) or any(line.published for line in study.averages)
 
 
 def _defenses(row: StudyRow) -> str:
@@ -80,10 +86,11 @@ def _defenses(row: StudyRow) -> str:
 def _cells(results: Results, row: StudyRow) -> tuple[str, ...]:
     failed = any(cell.row == row.label for cell in results.failed)
     nothing = _UNKNOWN if results.of(row.label) else FAILED if failed else NOT_RUN
+    theirs = _published(results.study, row)
     return tuple(
         text
-        for place, column in enumerate(results.study.columns)
-        for text in (_ours(column, number(results, row, column), nothing), _theirs(column, row.published, place))
+        for column, published in zip(results.study.columns, theirs, strict=True)
+        for text in (_ours(column, number(results, row, column), nothing, row.against), published)
     )
 
 
@@ -93,25 +100,40 @@ def _label(results: Results, row: StudyRow) -> str:
 
 
 def _average_cells(results: Results, line: Average) -> tuple[str, ...]:
-    nothing = _UNKNOWN if pairs(results) else NOT_RUN
+    of_pairs = line.of in ("without", "with")
+    nothing = _UNKNOWN if (pairs(results) if of_pairs else settings(results, line.of)[0]) else NOT_RUN
+    mean = average if of_pairs else over_settings
+    theirs = _published(results.study, line)
     return tuple(
         text
-        for place, column in enumerate(results.study.columns)
-        for text in (_ours(column, average(results, column, line.of), nothing), _theirs(column, line.published, place))
+        for column, published in zip(results.study.columns, theirs, strict=True)
+        for text in (_ours(column, mean(results, column, line.of), nothing, _against(results.study, line)), published)
     )
 
 
 def _average_label(results: Results, line: Average) -> str:
-    run, total = len(pairs(results)), paired(results)
-    return line.label if run == total else f"{line.label} ({run} of {total} pairs)"
+    if line.of in ("without", "with"):
+        run, total, of = len(pairs(results)), paired(results), "pairs"
+    else:
+        run, total, of = *map(len, settings(results, line.of)), "settings"
+    return line.label if run == total else f"{line.label} ({run} of {total} {of})"
 
 
-def _ours(column: Column, interval: Interval | None, nothing: str) -> str:
-    return nothing if interval is None else column.ours(interval)
+def _against(study: Study, line: StudyRow | Average) -> str:
+    """Return the label of the row that a line's drops are from, or ""."""
+    rows = [line] if isinstance(line, StudyRow) else [row for row in study.rows if row.series == line.of]
+    return rows[0].against if rows else ""
 
 
-def _theirs(column: Column, published: Sequence[float], place: int) -> str:
-    return column.theirs(published[place]) if published else _NOT_PRINTED
+def _ours(column: Column, interval: Interval | None, nothing: str, against: str) -> str:
+    return nothing if interval is None else column.ours(interval, against=against)
+
+
+def _published(study: Study, line: StudyRow | Average) -> list[str]:
+    """Write the published numbers of a line, a text for each column."""
+    columns, against = study.columns[: len(line.published)], _against(study, line)
+    known = [column.theirs(value, against=against) for column, value in zip(columns, line.published, strict=True)]
+    return known + [_NOT_PRINTED] * (len(study.columns) - len(known))
 
 
 def gains(results: Results) -> list[str]:
@@ -144,14 +166,17 @@ def facts(results: Results) -> list[str]:
     Args:
         results: of the study.
     """
-    study, data = results.study, results.data
+    study = results.study
     attacked = any(column.source == "attack" for column in study.columns)
     said = [f"Paper: {study.keys.source}."]
-    if data is not None:
+    for data, rows in results.pictures:
         counts = ", ".join(f"{data.counts[part]:,} {part}" for part in ("private", "test") if part in data.counts)
-        said.append(f'Ours: size "{results.size}", {data.name} ({counts}).')
-    if results.size == "smoke" and any(row.published for row in study.rows):
+        of = f"; {', '.join(rows)}" if len(results.pictures) > 1 else ""
+        said.append(f'Ours: size "{results.size}", {data.name} ({counts}){of}.')
+    if results.size == "smoke" and _has_numbers(study):
         said.append("This size shows that everything runs: its numbers are not to be compared with the paper's.")
+    if any(column.whole for column in study.columns):
+        said.append(_DROPS)
     if any(column.part for column in study.columns):
         said.append(_READINGS[results.reading])
     if attacked:
@@ -166,6 +191,11 @@ def facts(results: Results) -> list[str]:
     return [*said, seeds] if varies else said
 
 
+_DROPS = (
+    "A drop is how far a row's number lies below that of the row it stands against, with the same seed: in points where the "
+    "number is in percent, else in percent of that row's. A row that stands against none shows the number. With one seed a drop "
+    "has no interval."
+)
 _SELECTIONS = {
     "best": "those that did best on pictures which the adversary set aside",
     "last": "those of the last epoch",
@@ -197,6 +227,16 @@ def remarks(results: Results) -> list[str]:
     return [
         *(f"{', '.join(dict.fromkeys(labels))}: {error}" for error, labels in missing.items()),
         *(f"{cell.row}, seed {cell.seed}: failed: {cell.error}" for cell in results.failed),
+        *_baseless(results),
         *(f"{line.label}, {headings[key]}: {note}" for line in shown for key, note in line.notes.items()),
         *study.keys.notes,
     ]
+
+
+def _baseless(results: Results) -> list[str]:
+    """Say of each row that has no numbers whose drops need it."""
+    lost: dict[str, list[str]] = {}
+    for row in results.study.rows_at(results.size) if any(column.whole for column in results.study.columns) else ():
+        if row.against and results.of(row.label) and not results.of(row.against):
+            lost.setdefault(row.against, []).append(row.label)
+    return [f"'{first}' has no numbers, so these have no drops: {', '.join(labels)}" for first, labels in lost.items()]
