@@ -12,6 +12,8 @@ from sfumato.attacks.base import Adversary, FeatureAttack, hold_out
 from sfumato.attacks.features.regression import Fitting
 from sfumato.audit import facts, sample
 from sfumato.data.base import REGION, Pictures
+from sfumato.data.base import Reading as Reader
+from sfumato.data.synthetic import Street
 from sfumato.errors import ConfigError, UnknownNameError
 from sfumato.target import Target
 from sfumato.types import Reconstruction
@@ -303,3 +305,18 @@ def test_everything_runs_on_cuda(small_split: sf.Split, blobs: sf.Data) -> None:
     assert [certificate.name for certificate in made.certificates] == ["entropy", "fisher"]
     assert target.device.type == "cuda"
     assert made.accuracy.value > 0.5
+
+
+@pytest.mark.parametrize("cut", ["layer2", "layer4"])
+def test_a_head_of_residual_stages_is_attacked_by_its_pictures_alone_and_with_its_weights(cut: str) -> None:
+    data = Street(identities=4, test_identities=2, size=64).load(Reader())
+    model = sf.build_model("resnet18", classes=4, shape=data.shape, options={"width": 0.1})
+    attacks = [QUICK, sf.Mirror(fitting=Fitting(epochs=1)), sf.Likelihood(steps=2, pictures=2)]
+    whole = sf.partition(data)
+    target = sf.split(model, at=cut, example=torch.zeros(2, *data.shape))
+    made = sf.audit(target, whole, attacks=attacks, recognizer=sf.Recognizer(attribute="driver", epochs=1), pictures=4)
+    assert {result.name for result in made.attacks} == {"decoder", "mirror", "likelihood"}
+    for result in made.attacks:
+        assert set(result.regions) == {"inside", "outside"}
+        assert result.recognized is not None
+        assert result.recognized.of == "driver"

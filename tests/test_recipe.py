@@ -176,9 +176,9 @@ def test_a_model_of_the_users_own_takes_any_option() -> None:
 
 @pytest.mark.parametrize("name", ["before", "after"])
 def test_the_recipes_of_the_demonstration_are_valid_and_differ_in_their_defenses_only(name: str) -> None:
-    recipe = demo_recipe(name)
+    recipe = demo_recipe("digits", name)
     assert bool(recipe.defenses) == (name == "after")
-    other = demo_recipe("before")
+    other = demo_recipe("digits", "before")
     assert (recipe.model, recipe.options, recipe.split, recipe.train) == (other.model, other.options, other.split, other.train)
     assert recipe.attacks == other.attacks
 

@@ -37,6 +37,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training ru
 Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
 StudyName = Annotated[str, typer.Argument(metavar="NAME", help="A study of `sfumato study list`, or a TOML file.")]
+SceneName = Literal["digits", "street"]
 SizeName = Literal["smoke", "gpu", "full"]
 ReadingName = Literal["scored", "trained"]
 _HALVES = ("head\nmemory", "head\nparams", "head\nMACs", "tail\nparams", "tail\nMACs")
@@ -44,14 +45,18 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TO
 
 
 @app.command()
-def demo(runs: Runs = Path("runs"), device: Device = "auto") -> None:
-    """Audit a small classifier of digits before and after hardening it, in a few minutes."""
+def demo(
+    scene: Annotated[SceneName, typer.Argument(help="Handwritten digits, or vehicles and who drives them.")] = "digits",
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+) -> None:
+    """Audit a small target before and after hardening it, in a few minutes."""
     from sfumato import report
-    from sfumato.demo import run_demo
+    from sfumato.demo import FOLDER, run_demo
 
     with progress("the same command goes on") as watch:
-        audits = run_demo(_workplace(runs, None, device, resume=True, watch=watch))
-    path = report.save(audits, runs / "demo" / "report.html")
+        audits = run_demo(scene, _workplace(runs, None, device, resume=True, watch=watch))
+    path = report.save(audits, runs / FOLDER[scene] / "report.html")
     print_table(audits)
     say(f"report: {path}")
 

@@ -145,6 +145,17 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a model by its own names, of its target's where they are that: wherever it was cut.
+
+    Example:
+        >>> list(of_model({"split.head.c1.weight": torch.zeros(1), "split.tail.c2.weight": torch.zeros(1)}))
+        ['c1.weight', 'c2.weight']
+    """
+    halves = {**under(tensors, "split.head."), **under(tensors, "split.tail.")}
+    return halves or dict(tensors)
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
     """Load tensors into a module, all of them or none.
 

@@ -23,7 +23,7 @@ from sfumato.data.partition import partition
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
 from sfumato.errors import ConfigError, StorageError
-from sfumato.files import file_hash, load_into, read_tensors, write_atomic, write_json, write_tensors
+from sfumato.files import file_hash, load_into, of_model, read_tensors, write_atomic, write_json, write_tensors
 from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import build_model, own_code
 from sfumato.recipe import Recipe
@@ -88,7 +88,7 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
     def model() -> nn.Module:
         made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
         if recipe.split.weights is not None:
-            load_into(made, read_tensors(recipe.split.weights)[0], source=recipe.split.weights)
+            load_into(made, of_model(read_tensors(recipe.split.weights)[0]), source=recipe.split.weights)
         return made.to(workplace.device)
 
     def build(cut: str, defenses: Sequence[Defense]) -> Target:
@@ -119,7 +119,7 @@ def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Targ
 def _train(target: Target, recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
     """Train the target of a recipe, or find it trained, and return its stage."""
     stage = workplace.store.stage("target", _definition(recipe, data))
-    weights = stage.folder / "weights.safetensors"
+    weights = stage.weights
     if stage.done:
         restore(target, read_tensors(weights)[0], source=weights)
         _say_found(workplace, f"train {recipe.name}")
@@ -235,7 +235,7 @@ def _witness(recipe: Recipe, data: Data, workplace: Workplace) -> Witness | None
     if recipe.recognizer.weights is not None:
         return witness
     stage = workplace.store.stage("recognizer", _definition_of(recipe.recognizer, data))
-    weights = stage.folder / "weights.safetensors"
+    weights = stage.weights
     if stage.done:
         load_into(witness.network, read_tensors(weights)[0], source=weights)
         return witness
@@ -327,7 +327,7 @@ def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name:
 
 def _write_target(recipe: Recipe, stage: Stage, store: Store, name: str, part: str) -> Path:
     """Write recipe, facts and weights of the run `name` under the name `part`."""
-    folder = store.publish(part, {"weights.safetensors": stage.folder / "weights.safetensors"})
+    folder = store.publish(part, {stage.weights.name: stage.weights})
     write_atomic(folder / "recipe.toml", recipe.text.encode())
     write_json(folder / "run.json", {"name": name, "target": stage.key, **stage.facts()})
     return folder

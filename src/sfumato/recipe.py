@@ -58,7 +58,8 @@ class ModelOptions:
 
     Args:
         cut: where the model is split.
-        weights: a safetensors file to start from; drawn by the seed where None.
+        weights: a safetensors file to start from, of the model or of a run of it that no defense changed, wherever it was cut;
+            drawn by the seed where None.
     """
 
     cut: str

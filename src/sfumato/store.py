@@ -62,6 +62,11 @@ class Stage:
         """Where a training run keeps its state until it is done."""
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def weights(self) -> Path:
+        """Where a target that is trained has its weights."""
+        return self.folder / "weights.safetensors"
+
     @contextmanager
     def claim(self) -> Iterator[Stage]:
         """Hold the stage inside a `with` block, so that two processes do not compute it at once.

@@ -105,8 +105,8 @@ NETS: dict[str, tuple[Callable[[], Split], int]] = {
     "resnet18 stem": (zoo("resnet18", "stem", 0.125), 1),
     "resnet18 inside a stage": (zoo("resnet18", "layer2.0", 0.125), 5),
     "resnet18 layer4": (zoo("resnet18", "layer4", 0.125), 12),
-    "resnet20 inside a stage": (zoo("resnet20", "layer1.1", 0.5), 3),
-    # A padded shortcut leaves the streams of the last two stages whole.
+    # Padded shortcuts leave the streams whole.
+    "resnet20 inside a stage": (zoo("resnet20", "layer1.1", 0.5), 2),
     "resnet20 layer3": (zoo("resnet20", "layer3", 0.5), 9),
     "mobilenet_v2 inside a stage": (zoo("mobilenet_v2", "blocks.9", 0.25), 12),
     "mobilenet_v2 last": (zoo("mobilenet_v2", "last", 0.25), 23),

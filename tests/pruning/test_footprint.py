@@ -67,8 +67,8 @@ def test_a_limit_that_no_pruning_reaches_is_refused_with_what_it_can_reach() -> 
     TOY.require(smallest)
     with pytest.raises(
         ConfigError,
-        match=r"keep asks for a head of at most 20 parameters, but the smallest that pruning can make of this one has 20 parameters, "
-        r"80 B, 200 MACs \(the whole has 57 parameters, 228 B, 570 MACs\); keep more, or cut earlier",
+        match=r"keep asks for a head of at most 20 parameters, but the smallest that pruning can make of this one has "
+        r"20 parameters, 80 B, 200 MACs \(the whole has 57 parameters, 228 B, 570 MACs\); keep more, or cut earlier",
     ):
         TOY.require(Footprint(smallest.parameters - 0.01, math.inf, math.inf))
 

@@ -5,8 +5,7 @@ Source: beck2009fista, section 4; ding2024patrol, Eq. 1 (the objective).
 Equations: argmin_{m >= 0} |m - v|^2 / 2 + step (l1 |m|_1 + l2 |m|_2) -> shrink; m_k = prox(y_k - step grad L(y_k)),
     t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2, y_{k+1} = m_k + (t_k - 1) / t_{k+1} (m_k - m_{k-1}) -> Fista.step
 Departures: masks stay at or above 0. PATROL removes what is at most 0, so that a large negative mask, which matters as much as a
-large positive one, would go; with the bound nothing below 0 is there. `restart` starts the momentum anew: gradients here are
-those of batches, whose noise a momentum that tends to 1 would gather.
+large positive one, would go; with the bound nothing below 0 is there.
 """
 
 from __future__ import annotations
@@ -54,10 +53,6 @@ class Fista:
     def __init__(self, m: Tensor, *, rate: float, l1: float, l2: float) -> None:
         self.m = m
         self._rate, self._l1, self._l2 = rate, l1, l2
-        self.restart()
-
-    def restart(self) -> None:
-        """Start the momentum anew."""
         self._t = 1.0
 
     def step(self, y: Tensor, gradient: Tensor) -> Tensor:

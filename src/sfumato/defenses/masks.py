@@ -119,7 +119,7 @@ class SoftMasks(nn.Module):
         return Footprint(parameters, memory, max(0.0, self.whole.macs - self._limit.macs))
 
     def begin_epoch(self) -> None:
-        """Start FISTA anew from where the masks are."""
+        """Start FISTA anew from where the masks are: a momentum that tends to 1 would gather the noise of batches."""
         start = self._vector()
         self._open = (start > 0).to(start)
         share = 1 / len(start) if self._sparsity.average else 1.0

@@ -14,7 +14,6 @@ import torch
 from sfumato.audit import data_facts, facts, hardware, versions
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
-from sfumato.files import read_tensors, under, write_tensors
 from sfumato.modules import eval_mode
 from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
 from sfumato.recipe import Recipe
@@ -109,7 +108,7 @@ def _tried(
     recipe = hashlib.sha256(recipes["private"].text.encode()).hexdigest()
     try:
         if start is not None:
-            weights = _trained(*start, workplace)
+            weights = train_recipe(*start, workplace)[1].weights
             recipes = {name: replace(one, split=replace(one.split, weights=weights)) for name, one in recipes.items()}
         made = _run(study, recipes, data, workplace)
         return replace(made, row=row.label, seed=seed, recipe=recipe, data=data_facts(data["private"]))
@@ -117,16 +116,6 @@ def _tried(
         return Cell(row=row.label, seed=seed, recipe=recipe, error=str(error))
     except Exception as error:  # a device out of memory, a defect of one method: the other cells are worth having
         return Cell(row=row.label, seed=seed, recipe=recipe, error=f"{type(error).__name__}: {error}")
-
-
-def _trained(recipe: Recipe, data: Data, workplace: Workplace) -> Path:
-    """Return the weights of an undefended recipe's trained model, wherever it was split, as `[model] weights` takes them."""
-    _, stage = train_recipe(recipe, data, workplace)
-    path = stage.folder / "model.safetensors"
-    if not path.exists():
-        weights, _ = read_tensors(stage.folder / "weights.safetensors")
-        write_tensors(path, {**under(weights, "split.head."), **under(weights, "split.tail.")})
-    return path
 
 
 def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace) -> Cell:
