@@ -24,10 +24,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     {"errors", "seeds"},
     {"types"},
-    {"arguments", "files", "modules"},
+    {"arguments", "files", "modules", "quantity"},
     {"registry"},
     {"data", "models", "graph", "split", "metrics"},
-    {"target"},
+    {"target", "pruning"},
     {"analysis"},
     {"defenses", "attacks", "settings", "checkpoint", "utility"},
     {"task"},

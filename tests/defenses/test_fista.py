@@ -69,18 +69,18 @@ def test_a_step_is_that_of_the_paper() -> None:
         assert np.allclose(place.numpy(), y, atol=1e-12)
 
 
-def test_a_state_that_is_scaled_goes_on_as_if_it_had_always_been_so() -> None:
-    gradients = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    start = torch.full((4,), 5.0)
-    large, late = (Fista(factor * start, rate=0.1, l1=0.0, l2=0.0) for factor in (3.0, 1.0))
-    a, b = 3 * start, start
-    for number, gradient in enumerate(gradients):
-        if number == 3:
-            late.scale(torch.tensor(3.0))
-            b = 3 * b
-        a, b = large.step(a, 3 * gradient), late.step(b, gradient if number < 3 else 3 * gradient)
-    assert torch.allclose(a, b)
-    assert torch.allclose(large.m, late.m)
+def test_the_momentum_is_that_of_the_projected_points() -> None:
+    gradient = torch.tensor([-1.0, 0.5, 0.0])
+    fista = Fista(torch.ones(3), rate=0.1, l1=0.5, l2=0.0, project=lambda m: m / m.mean())
+    place = fista.step(torch.ones(3), gradient)
+    first = torch.tensor([1.05, 0.9, 0.95]) / (2.9 / 3)
+    assert torch.allclose(place, first)
+    place = fista.step(place, gradient)
+    second = first - 0.1 * gradient - 0.05
+    second = second / second.mean()
+    t = (1 + math.sqrt(5)) / 2
+    assert torch.allclose(fista.m, second)
+    assert torch.allclose(place, second + (t - 1) / ((1 + math.sqrt(1 + 4 * t**2)) / 2) * (second - first))
 
 
 @pytest.mark.parametrize("seed", range(3))

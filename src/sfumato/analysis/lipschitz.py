@@ -4,14 +4,16 @@
 Source: ding2024patrol, section III-B2.
 Equations: k_i = sup_x |f_i..f_1(x + d) - f_i..f_1(x)|_1 / |f_{i-1}..f_1(x + d) - f_{i-1}..f_1(x)|_1, Eq. 4, and Eq. 5 for
     i = 1, where the denominator is |d|_1 -> local_constants
-Departures: sup over x is the largest of a batch ("max"); "mean" averages instead. d ~ N(0, 1) is drawn for each block anew, as in
-Algorithm 1. The blocks compute as deployed, in eval mode: in train mode batch norm would mix the noisy pictures with each other.
-The slope of a largest value is that of the picture which attains it, so all others are run without gradient.
+Departures: sup over x is the largest of a batch ("max"); "mean" averages instead. One d ~ N(0, 1) is drawn for all blocks, where
+Algorithm 1 draws one for each: every k_i has the same distribution, at half of the passes. The blocks compute as deployed, in
+eval mode: in train mode batch norm would mix the noisy pictures with each other. The slope of a largest value is that of the
+picture which attains it, so all others are run without gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,19 +42,14 @@ def local_constants(blocks: Sequence[nn.Module], x: Images, *, generator: torch.
         >>> double = nn.Conv2d(1, 1, 1, bias=False)
         >>> _ = nn.init.constant_(double.weight, 2.0)
         >>> local_constants([double], torch.rand(3, 1, 4, 4), generator=torch.Generator().manual_seed(0))
-        tensor([2.], grad_fn=<StackBackward0>)
+        tensor([2.], grad_fn=<DiagonalBackward0>)
     """
-    noises = [torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) for _ in blocks]
-    if supremum == "max":
-        with torch.no_grad():
-            clean = _outputs(blocks, x)
-            chosen = [_ratios(blocks, clean, noise, last).argmax(keepdim=True) for last, noise in enumerate(noises)]
-        picked = [(_outputs(blocks[: last + 1], x[one]), noises[last][one]) for last, one in enumerate(chosen)]
-        ratios = [_ratios(blocks, clean, noise, last) for last, (clean, noise) in enumerate(picked)]
-    else:
-        clean = _outputs(blocks, x)
-        ratios = [_ratios(blocks, clean, noise, last) for last, noise in enumerate(noises)]
-    return torch.stack([ratio.mean() for ratio in ratios])
+    noisy = x + torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    if supremum == "mean":
+        return _ratios(blocks, x, noisy).mean(1)
+    with torch.no_grad():
+        largest = _ratios(blocks, x, noisy).argmax(1)
+    return _ratios(blocks, x[largest], noisy[largest]).diagonal()
 
 
 def chain(head: nn.Module) -> tuple[nn.Module, ...]:
@@ -79,20 +76,19 @@ def chain(head: nn.Module) -> tuple[nn.Module, ...]:
     return (*parts, rest)
 
 
-def _outputs(blocks: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
-    """Return x and what each block gives."""
-    outputs = [x]
+def _ratios(blocks: Sequence[nn.Module], clean: Tensor, noisy: Tensor) -> Tensor:
+    """Return the ratio of Eq. 4 of each block for each picture, (N, B)."""
+    distances = [_distance(noisy, clean)]
     for block in blocks:
-        outputs.append(block(outputs[-1]))
-    return outputs
+        clean, noisy = block(clean), block(noisy)
+        distances.append(_distance(noisy, clean))
+    tiny = torch.finfo(clean.dtype).tiny  # of a block that is constant where it is measured, 0 / 0
+    return torch.stack([after / before.clamp_min(tiny) for before, after in pairwise(distances)])  # Eq. 4; Eq. 5 for the first
 
 
-def _ratios(blocks: Sequence[nn.Module], clean: Sequence[Tensor], noise: Tensor, last: int) -> Tensor:
-    """Return the ratio of Eq. 4 of one block for each picture, (B,), given what the blocks give without noise."""
-    moved = _outputs(blocks[: last + 1], clean[0] + noise)
-    before, after = (moved[place] - clean[place] for place in (last, last + 1))
-    tiny = torch.finfo(noise.dtype).tiny  # of a block that is constant where it is measured, 0 / 0
-    return after.flatten(1).abs().sum(1) / before.flatten(1).abs().sum(1).clamp_min(tiny)  # Eq. 4; Eq. 5 where last is 0
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the l1 distance of each row, (B,)."""
+    return (a - b).flatten(1).abs().sum(1)
 
 
 def _ends(trace: Trace) -> list[int]:

@@ -11,6 +11,7 @@ large positive one, would go; with the bound nothing below 0 is there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -45,14 +46,17 @@ class Fista:
         rate: step size, > 0.
         l1: weight of the l1 norm.
         l2: weight of the l2 norm.
+        project: what is made of each proximal point; None leaves it.
 
     Attributes:
         m: the last proximal point.
     """
 
-    def __init__(self, m: Tensor, *, rate: float, l1: float, l2: float) -> None:
+    def __init__(
+        self, m: Tensor, *, rate: float, l1: float, l2: float, project: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.m = m
-        self._rate, self._l1, self._l2 = rate, l1, l2
+        self._rate, self._l1, self._l2, self._project = rate, l1, l2, project
         self._t = 1.0
 
     def step(self, y: Tensor, gradient: Tensor) -> Tensor:
@@ -66,11 +70,8 @@ class Fista:
             (n,), at least 0: where to take the next gradient.
         """
         m = shrink(y - self._rate * gradient, step=self._rate, l1=self._l1, l2=self._l2)
+        m = m if self._project is None else self._project(m)
         t = (1 + math.sqrt(1 + 4 * self._t**2)) / 2
         ahead = m + (self._t - 1) / t * (m - self.m)
         self.m, self._t = m, t
         return ahead.clamp_min(0)
-
-    def scale(self, factor: Tensor) -> None:
-        """Go on as if everything so far had been larger by a factor."""
-        self.m = self.m * factor

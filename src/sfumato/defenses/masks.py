@@ -8,8 +8,9 @@ training, so that masks drawn from N(0, 1) are pruned at random; `Sparsity` star
 both norms by the number of masks (`patrol.literal` has the paper's numbers). Batch norm undoes what all masks have in common, so
 that the norms would draw every mask to 0 at no loss: the weights take over the common factor at each step. With a budget, what
 goes follows from the budget and not from a threshold: after each epoch the smallest masks are closed, more with every epoch,
-until the head fits when half of the epochs are done; the other half trains what is left, without the norms. A mask that is 0 at
-the end of an epoch stays closed. Channels that are added to each other share a mask, since they can only go together.
+until the head fits when half of the epochs are done; the other half trains what is left, without the norms. Until they are
+closed, masks stay at or above 0.01, so that the norms close no more than the budget does. What is closed at the end of an epoch
+stays closed. Channels that are added to each other share a mask, since they can only go together.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sfumato.split import Split
 Kind = Literal["channel", "block"]
 
 _RAMP = 0.5
+_FLOOR = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ class SoftMasks(nn.Module):
         for names, mask in zip(gated, self.values, strict=True):
             for name in names:
                 gate.attach(model.get_submodule(name), mask)
+        self._floor = 0.0 if self._limit is None else _FLOOR
         self.begin_epoch()
 
     @property
@@ -125,7 +128,13 @@ class SoftMasks(nn.Module):
         share = 1 / len(start) if self._sparsity.average else 1.0
         if self._limit is not None and self._kept().fits(self._limit):
             share = 0.0
-        self._fista = Fista(start, rate=self._sparsity.rate, l1=self._sparsity.l1 * share, l2=self._sparsity.l2 * share)
+        self._fista = Fista(
+            start,
+            rate=self._sparsity.rate,
+            l1=self._sparsity.l1 * share,
+            l2=self._sparsity.l2 * share,
+            project=self._relieve if self._sparsity.average else None,
+        )
 
     def clear(self) -> None:
         """Forget the gradient of an earlier update."""
@@ -136,8 +145,6 @@ class SoftMasks(nn.Module):
         """Move the masks that are open by a step of FISTA."""
         gradient = torch.cat([torch.zeros_like(mask) if mask.grad is None else mask.grad for mask in self.values])
         self._set(self._fista.step(self._vector(), gradient * self._open))
-        if self._sparsity.average:
-            self._rescale()
 
     def narrow(self, progress: float) -> None:
         """End an epoch: let the masks be the last proximal point, and close the smallest of them as the budget says.
@@ -178,20 +185,21 @@ class SoftMasks(nn.Module):
         """Return the footprint of what is open."""
         return self.plan.footprint([int((mask > 0).sum()) for mask in self.values])
 
-    def _rescale(self) -> None:
-        """Give the weights what the masks have in common."""
-        common = self._fista.m.sum() / self._open.sum()
-        if common > 0:
-            self._fista.scale(1 / common)
-            self._set(self._vector() / common)
-            for module in self._gated:
-                gate.scale(module, common)
+    def _relieve(self, masks: Tensor) -> Tensor:
+        """Give the weights what masks have in common; return the masks without it."""
+        common = masks.sum() / self._open.sum()
+        common = torch.where(common > 0, common, torch.ones_like(common))
+        for module in self._gated:
+            gate.scale(module, common)
+        return masks / common
 
     def _vector(self) -> Tensor:
         return torch.cat([mask.detach() for mask in self.values])
 
     def _set(self, vector: Tensor) -> None:
-        for mask, part in zip(self.values, vector.split(list(self.plan.sizes)), strict=True):
+        """Set the masks that are open."""
+        parts = (vector.clamp_min(self._floor) * self._open).split(list(self.plan.sizes))
+        for mask, part in zip(self.values, parts, strict=True):
             mask.copy_(part)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,36 +21,12 @@ from sfumato.arguments import require_choice
 from sfumato.data.base import Data
 from sfumato.defenses.adversary import Adversarial, InnerAdversary
 from sfumato.defenses.masks import Kind, SoftMasks, Sparsity
-from sfumato.defenses.surrogate import Surrogate, distance
+from sfumato.defenses.surrogate import Inversion, Surrogate, distance
 from sfumato.errors import ConfigError
 from sfumato.modules import device_of, eval_mode
 from sfumato.pruning.footprint import Footprint, Keep
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inversion:
-    """How the surrogate is trained.
-
-    Args:
-        period: it is trained before every so many epochs.
-        epochs: for how many passes over the pictures.
-        learning_rate: of its Adam.
-
-    Raises:
-        ConfigError: a value is not positive.
-    """
-
-    period: int = 10
-    epochs: int = 1
-    learning_rate: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.period < 1 or self.epochs < 1:
-            raise ConfigError(
-                f"period and epochs must be at least 1, got {self.period} and {self.epochs}; the paper has 10 and 1"
-            )
 
 
 class PATROL(Adversarial):
@@ -108,7 +83,7 @@ class PATROL(Adversarial):
         self.beta, self.alpha, self.supremum = beta, tuple(alpha), supremum
         self.sparsity, self.inversion = sparsity, inversion
         self.masks: SoftMasks | None = None
-        self.surrogate = Surrogate(inversion.learning_rate)
+        self.surrogate = Surrogate(inversion)
         self._blocks: tuple[nn.Module, ...] = ()
 
     @property

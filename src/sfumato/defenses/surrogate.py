@@ -9,12 +9,14 @@ the paper's main setting, four blocks at the edge). It learns from the pictures 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sfumato.defenses.adversary import InnerAdversary
-from sfumato.errors import CutError
+from sfumato.errors import ConfigError, CutError
 from sfumato.graph import Trace
 from sfumato.models.inverter import MirrorDecoder
 from sfumato.models.mirror import mirror_layers
@@ -23,21 +25,48 @@ from sfumato.split import Split
 from sfumato.types import Epoch
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """How the surrogate is trained.
+
+    Args:
+        period: it is trained before every so many epochs.
+        epochs: for how many passes over the pictures.
+        batch_size: pictures a step; the paper's is that of the training, 512.
+        learning_rate: of its Adam.
+
+    Raises:
+        ConfigError: a value is not positive.
+    """
+
+    period: int = 10
+    epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.period < 1 or self.epochs < 1:
+            raise ConfigError(
+                f"period and epochs must be at least 1, got {self.period} and {self.epochs}; the paper has 10 and 1"
+            )
+
+
 class Surrogate(InnerAdversary):
     """A `MirrorDecoder` of the last feature map of a net.
 
     Args:
-        learning_rate: of Adam.
+        inversion: how it is trained.
 
     Raises:
         ConfigError: the learning rate is not positive and finite.
     """
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, inversion: Inversion) -> None:
+        self._size = inversion.batch_size
         self._model: Split | None = None
         self._watched: RemovableHandle | None = None
         self._seen: Tensor | None = None
-        super().__init__(self._mirror, learning_rate)
+        super().__init__(self._mirror, inversion.learning_rate)
 
     def face(self, model: Split) -> None:
         """Find the last feature map of a model, unless it is found."""
@@ -65,9 +94,11 @@ class Surrogate(InnerAdversary):
         for x, z, _ in epoch.batches():
             if self._watched is not None:
                 probe(model.tail, z)
+            seen = self.last_map(z)
             with torch.enable_grad():
-                self.meet(self.last_map(z), x)
-                self.learn(distance(self(self.last_map(z)), x))
+                self.meet(seen, x)
+                for part, pictures in zip(seen.split(self._size), x.split(self._size), strict=True):
+                    self.learn(distance(self(part), pictures))
 
     @property
     def _faced(self) -> Split:
@@ -78,9 +109,11 @@ class Surrogate(InnerAdversary):
         self._seen = output
 
     def _mirror(self, z: Tensor, x: Tensor) -> nn.Module:
-        path = nn.Sequential(self._faced.head, *self._before)
+        path, seen = nn.Sequential(self._faced.head, *self._before), self._seen
+        layers = mirror_layers(path, x)
+        self._seen = seen  # the watched layer just ran for another picture
         _, colors, height, width = x.shape
-        return MirrorDecoder(mirror_layers(path, x), (colors, height, width))
+        return MirrorDecoder(layers, (colors, height, width))
 
 
 def distance(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ Source: xia2025cem, supplement Section S2, Figure S1 and released code (`res_nor
 "Inversion Model and Surrogate Inversion Model", which follows he2019inversion, for `MirrorDecoder`.
 Departures: features of any shape are taken and pictures of any size made; with (8, 8, 8) and 3x32x32 `ResidualDecoder` is the
 published network to the parameter. `MirrorDecoder` undoes poolings by repeating pixels, and layers that keep the shape (batch
-norm, activations, dropout) by one ReLU; it follows the main path of a residual block only.
+norm, activations, dropout) by one ReLU; it follows the main path of a residual block only, and starts from weights that the paper
+does not mention.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class MirrorDecoder(nn.Module):
     A convolution is undone by a transposed convolution of the same kernel, stride, padding and groups, a transposed convolution
     by a convolution, a linear layer by a linear layer, and what lies between them by repeating pixels or by reshaping; a ReLU
     follows each learned layer but the last, and a sigmoid ends it. A head without any layer that can be undone (normalization
-    alone, say) gets one 3x3 convolution.
+    alone, say) gets one 3x3 convolution. Weights start as he2015delving has them: without normalization, PyTorch's own would
+    leave a deep one answering with the same picture for every z.
 
     Args:
         layers: of the head, as `mirror_layers` returns them: each takes the shape that the one before gives.
@@ -137,6 +139,8 @@ class MirrorDecoder(nn.Module):
         else:
             undone.append(nn.Conv2d(image_shape[0], image_shape[0], 3, padding=1))
         self.layers = nn.Sequential(*undone, nn.Sigmoid())
+        for module in self.modules():
+            _keep_variance(module)
 
     def forward(self, z: Tensor) -> Tensor:
         """Make pictures of features.
@@ -149,6 +153,19 @@ class MirrorDecoder(nn.Module):
         """
         out: Tensor = self.layers(z)
         return out
+
+
+def _keep_variance(module: nn.Module) -> None:
+    """Draw the weights of a layer so that a ReLU before it costs no variance, from N(0, 2 / inputs of one output)."""
+    if isinstance(module, nn.ConvTranspose2d):
+        inputs = module.in_channels // module.groups * math.prod(module.kernel_size) / math.prod(module.stride)
+    elif isinstance(module, nn.Conv2d | nn.Linear):
+        inputs = module.weight[0].numel()
+    else:
+        return
+    nn.init.normal_(module.weight, std=math.sqrt(2 / inputs))
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def check_size(blocks: int, channels: int) -> None:
