@@ -48,7 +48,7 @@ def test_the_distance_is_that_of_all_pixels_of_a_picture_and_the_mean_of_picture
 
 
 def test_it_learns_to_invert_a_linear_head(blobs: Data) -> None:
-    model, surrogate = invertible(), Surrogate(Inversion(learning_rate=0.01, batch_size=256))
+    model, surrogate = invertible(), Surrogate(Inversion(learning_rate=0.05))
     errors = []
     with ambient(0, "test"):
         surrogate.face(model)
@@ -63,7 +63,7 @@ def test_it_learns_to_invert_a_linear_head(blobs: Data) -> None:
 
 @pytest.mark.parametrize(("at", "shape"), [("0", (4, 8, 8)), ("2", (4, 8, 8)), ("3", (4, 8, 8))])
 def test_it_inverts_the_last_feature_map_of_the_whole_net(at: str, shape: tuple[int, ...], blobs: Data) -> None:
-    model, surrogate = sf.split(small_net(), at=at), Surrogate(Inversion(learning_rate=0.01, batch_size=256))
+    model, surrogate = sf.split(small_net(), at=at), Surrogate(Inversion(learning_rate=0.01))
     x = blobs.part("train").read(torch.arange(6)) / 255
     surrogate.face(model)
     z = model.head(x)
@@ -81,7 +81,7 @@ def test_it_inverts_the_last_feature_map_of_the_whole_net(at: str, shape: tuple[
 
 
 def test_with_an_early_cut_it_learns_from_the_tail(blobs: Data) -> None:
-    model, surrogate = sf.split(small_net(), at="0").train(), Surrogate(Inversion(learning_rate=0.01, batch_size=256))
+    model, surrogate = sf.split(small_net(), at="0").train(), Surrogate(Inversion(learning_rate=0.01))
     before = copy.deepcopy(model.state_dict())
     with ambient(0, "test"):
         surrogate.face(model)
@@ -95,7 +95,7 @@ def test_with_an_early_cut_it_learns_from_the_tail(blobs: Data) -> None:
 
 
 def test_the_gradient_goes_into_the_net_and_not_into_the_surrogate(blobs: Data) -> None:
-    model, surrogate = sf.split(small_net(), at="0"), Surrogate(Inversion(learning_rate=0.01, batch_size=256))
+    model, surrogate = sf.split(small_net(), at="0"), Surrogate(Inversion(learning_rate=0.01))
     x = blobs.part("train").read(torch.arange(6)) / 255
     surrogate.face(model)
     z = model.head(x)
@@ -113,7 +113,7 @@ def test_a_tail_without_convolutions_or_that_cannot_be_traced_leaves_z() -> None
             return z.flatten(1) if z.sum() > 0 else -z.flatten(1)
 
     for tail in (nn.Flatten(), Branching()):
-        model, surrogate = Split(nn.Conv2d(1, 2, 3), tail), Surrogate(Inversion(learning_rate=0.01, batch_size=256))
+        model, surrogate = Split(nn.Conv2d(1, 2, 3), tail), Surrogate(Inversion(learning_rate=0.01))
         surrogate.face(model)
         z = model.head(torch.rand(2, 1, 8, 8))
         model.tail(z)
