@@ -107,7 +107,9 @@ def between(given: Sequence[int], wanted: Sequence[int]) -> nn.Module:
     if len(wanted) != 3:
         return Resample(wanted)
     grid = grid_shape(given) or _pooled(math.prod(given), wanted[0])
-    layers: list[nn.Module] = [Grid(given, grid) if len(given) == 2 else nn.Sequential(nn.Flatten(), nn.Unflatten(1, grid))]
+    layers: list[nn.Module] = []
+    if len(given) != 3:  # a map is left as it lies in memory
+        layers.append(Grid(given, grid) if len(given) == 2 else nn.Sequential(nn.Flatten(), nn.Unflatten(1, grid)))
     if grid[0] != wanted[0]:
         layers.append(nn.Conv2d(grid[0], wanted[0], 1))
     return nn.Sequential(*layers, nn.Upsample(size=tuple(wanted[1:])))
