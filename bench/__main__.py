@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, memory, startup, street, throughput
+from bench import cem, decoder, memory, patrol, startup, street, throughput
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "decoder": decoder.run,
     "cem": cem.run,
     "street": street.run,
+    "patrol": patrol.run,
     "startup": startup.run,
     "memory": memory.run,
 }

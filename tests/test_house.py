@@ -40,7 +40,7 @@ ROWS = [
     {"scale", "lettering", "markdown"},
     {"gallery", "verdict", "curve"},
     {"report"},
-    {"pipeline"},
+    {"pipeline", "publish"},
     {"demo"},
     {"studies"},
     {"display"},

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from sfumato.data.base import Data, Reading
 from sfumato.errors import ConfigError, StorageError, WeightsError
 from sfumato.files import read_tensors, write_tensors
 from sfumato.models.resolve import build_model
-from sfumato.pipeline import Workplace, audit_recipe, publish_audit, publish_target, read_data, train_recipe
+from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.store import Store
@@ -387,46 +386,6 @@ def test_a_recipe_without_attacks_is_not_audited(workplace: Workplace, blobs: Da
     with pytest.raises(ConfigError, match=r"recipe 'recipe' has no attack; add a table \[\[attacks\]\]"):
         audit_recipe(parse_recipe(RECIPE.split("[[attacks]]")[0]), blobs, workplace)
     assert not (workplace.store.root / "stages").exists()
-
-
-def test_a_run_holds_the_recipe_as_it_was_written_and_the_facts(workplace: Workplace, blobs: Data) -> None:
-    made, stage = audit_recipe(recipe(), blobs, workplace)
-    folder = publish_audit(recipe(), made, stage, workplace.store, "group/tiny")
-    assert folder == workplace.store.root / "group" / "tiny"
-    assert (folder / "recipe.toml").read_text() == RECIPE
-    facts = json.loads((folder / "run.json").read_text())
-    assert (facts["name"], facts["target"]) == ("group/tiny", stage.key)
-    assert facts["accuracy"]["value"] == made.accuracy.value
-    assert [path.name for path in (workplace.store.root / "group").iterdir()] == ["tiny"]
-
-
-def test_a_run_that_cannot_be_written_whole_is_not_written(
-    workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, stage = audit_recipe(recipe(), blobs, workplace)
-
-    def fail(*_: object) -> None:
-        raise StorageError("full")
-
-    monkeypatch.setattr("sfumato.report.save", fail)
-    with pytest.raises(StorageError, match="full"):
-        publish_audit(recipe(), made, stage, workplace.store, "tiny")
-    assert [path.name for path in workplace.store.root.iterdir()] == ["stages"]
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
-def test_a_run_of_another_target_loses_its_audit_and_nothing_else(content: str | None, workplace: Workplace, blobs: Data) -> None:
-    made, stage = audit_recipe(recipe(), blobs, workplace)
-    folder = publish_audit(recipe(), made, stage, workplace.store, "tiny")
-    (folder / "notes.txt").write_text("mine")
-    publish_target(recipe(), stage, workplace.store, "tiny")
-    assert (folder / "audit.json").exists()
-    if content is None:
-        _, stage = train_recipe(recipe("[data]", "seed = 1\n[data]"), blobs, workplace)
-    else:
-        (folder / "run.json").write_text(content)
-    publish_target(recipe(), stage, workplace.store, "tiny")
-    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "recipe.toml", "run.json", "weights.safetensors"]
 
 
 def test_the_settings_of_a_recipe_reach_the_training(workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,12 +47,14 @@ def test_a_count_has_no_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (4_800_000, "4.8 MB"), (44_800_000, "44.8 MB")],
+    [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (4_800_000, "4.8 MB"), (44_800_000, "44.8 MB"), (2e12, "2,000 GB")],
 )
 def test_bytes_are_written_for_people(count: float, shown: str) -> None:
     assert show_bytes(count) == shown
 
 
-@pytest.mark.parametrize(("count", "shown"), [(17, "17"), (683_072, "683 k"), (3e8, "300 M"), (1.8e9, "1.8 G")])
+@pytest.mark.parametrize(
+    ("count", "shown"), [(17, "17"), (683_072, "683 k"), (3e8, "300 M"), (1.8e9, "1.8 G"), (1.2e12, "1,200 G")]
+)
 def test_counts_are_written_for_people(count: float, shown: str) -> None:
     assert show_count(count) == shown

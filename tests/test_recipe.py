@@ -183,6 +183,18 @@ def test_the_recipes_of_the_demonstration_are_valid_and_differ_in_their_defenses
     assert recipe.attacks == other.attacks
 
 
+def test_the_street_is_judged_alike_before_and_after() -> None:
+    before, after = (demo_recipe("street", name) for name in ("before", "after"))
+    assert (before.defenses, [part.name for part in after.defenses]) == ((), ["patrol"])
+    for of in (before, after):
+        assert of.device is not None
+        assert of.recognizer is not None
+    assert before.device == after.device
+    assert before.recognizer == after.recognizer
+    assert before.attacks == after.attacks
+    assert (before.source, before.model, before.options, before.task) == (after.source, after.model, after.options, after.task)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.recursive(

@@ -134,6 +134,7 @@ def train(
     """Train the target of a recipe, defenses included."""
     from sfumato import pipeline
     from sfumato.device import finished_head
+    from sfumato.publish import publish_target
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -141,7 +142,7 @@ def train(
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         target, stage = pipeline.train_recipe(loaded, data, place)
-    folder = pipeline.publish_target(loaded, stage, place.store, loaded.name)
+    folder = publish_target(loaded, stage, place.store, loaded.name)
     say_skipped(data.skipped)
     utility = stage.facts()["utility"]
     for name, reached in utility.items() if isinstance(utility, dict) else ():
@@ -162,6 +163,7 @@ def audit(
 ) -> None:
     """Train the target of a recipe, or find it trained, and attack it."""
     from sfumato import pipeline
+    from sfumato.publish import publish_audit
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -169,7 +171,7 @@ def audit(
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = pipeline.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
-    folder = pipeline.publish_audit(loaded, made, stage, place.store, loaded.name)
+    folder = publish_audit(loaded, made, stage, place.store, loaded.name)
     say_skipped(data.skipped)
     print_table([made])
     say(f"report: {folder / 'report.html'}")

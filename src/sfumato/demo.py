@@ -10,7 +10,8 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Literal
 
-from sfumato.pipeline import Workplace, audit_recipe, publish_audit, read_data
+from sfumato.pipeline import Workplace, audit_recipe, read_data
+from sfumato.publish import publish_audit
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.types import Audit
 

@@ -15,7 +15,6 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from sfumato import report
 from sfumato.analysis.certify import certify
 from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
 from sfumato.data.base import RETRIEVAL, Data, Pictures, Reading
@@ -23,14 +22,14 @@ from sfumato.data.partition import partition
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
 from sfumato.errors import ConfigError, StorageError
-from sfumato.files import file_hash, load_into, of_model, read_tensors, write_atomic, write_json, write_tensors
+from sfumato.files import file_hash, load_into, of_model, read_tensors, write_json, write_tensors
 from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import build_model, own_code
 from sfumato.recipe import Recipe
 from sfumato.recognize import Recognizer, Witness, learn
 from sfumato.recognize import assemble as assemble_witness
 from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
-from sfumato.split import cuts, split
+from sfumato.split import Cut, cuts, split
 from sfumato.store import Stage, Store
 from sfumato.target import Target
 from sfumato.task import task_for
@@ -38,7 +37,6 @@ from sfumato.train import assemble, fit, restore
 from sfumato.types import Audit, Certificate, Findings, Interval, NamedWatch, Part, told_as
 
 _T = TypeVar("_T")
-_AUDIT_FILES = ("audit.json", "report.html", "report.md")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
 
@@ -83,7 +81,7 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
         ConfigError: its head does not fit the device of the recipe.
         WeightsError: the weights to start from are not a whole safetensors file of this model.
     """
-    example = _example(data, workplace.device)
+    example = torch.zeros(2, *data.shape, device=workplace.device)
 
     def model() -> nn.Module:
         made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
@@ -94,7 +92,10 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
     def build(cut: str, defenses: Sequence[Defense]) -> Target:
         return assemble(split(model(), at=cut, example=example, name=recipe.model), data, defenses, seed=recipe.seed)
 
-    target, found = build(recipe.split.cut, recipe.defenses), lambda: cuts(model(), example[:1])
+    def found() -> Sequence[Cut]:
+        return cuts(model(), example[:1])
+
+    target = build(recipe.split.cut, recipe.defenses)
     if recipe.device is not None:
         require_fit(recipe.device, target, data.shape, defenses=recipe.defenses, cuts=found, build=build)
     return target
@@ -291,56 +292,6 @@ def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: i
     return task_for(data, recipe.task).utility(target, data, seed)
 
 
-def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Path:
-    """Write the run of a trained target: recipe, facts, weights. The audit of another target, if one is there, is removed.
-
-    Returns:
-        The folder of the run.
-
-    Raises:
-        StorageError: it cannot be written; nothing half-written is left.
-    """
-    folder = store.root / name
-    with store.writing(name) as part:
-        _write_target(recipe, stage, store, name, part)
-        if _target_of(folder) != stage.key:
-            for file in _AUDIT_FILES:
-                (folder / file).unlink(missing_ok=True)
-    return folder
-
-
-def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name: str) -> Path:
-    """Write the run of an audited target: what `publish_target` writes, the record, and the report in HTML and Markdown.
-
-    Returns:
-        The folder of the run.
-
-    Raises:
-        StorageError: it cannot be written; nothing half-written is left.
-    """
-    with store.writing(name) as part:
-        folder = _write_target(recipe, stage, store, name, part)
-        for file in _AUDIT_FILES:
-            report.save([made], folder / file)
-    return store.root / name
-
-
-def _write_target(recipe: Recipe, stage: Stage, store: Store, name: str, part: str) -> Path:
-    """Write recipe, facts and weights of the run `name` under the name `part`."""
-    folder = store.publish(part, {stage.weights.name: stage.weights})
-    write_atomic(folder / "recipe.toml", recipe.text.encode())
-    write_json(folder / "run.json", {"name": name, "target": stage.key, **stage.facts()})
-    return folder
-
-
-def _target_of(folder: Path) -> object:
-    """Return the key of the target of a run, or None where there is no run that can be read."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["target"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
 def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
     """Return everything that the weights of a target depend on."""
     return {
@@ -369,10 +320,6 @@ def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:
             f"an interrupted training run of this recipe is at {stage.folder}; go on with --resume, or start over with --restart"
         )
     stage.checkpoint.unlink()
-
-
-def _example(data: Data, device: torch.device) -> torch.Tensor:
-    return torch.zeros(2, *data.shape, device=device)
 
 
 def _say_found(workplace: Workplace, name: str) -> None:

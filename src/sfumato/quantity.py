@@ -72,7 +72,7 @@ def _read(value: float | str, name: str, units: dict[str, float], example: str) 
     try:
         number = float(found.group(1) if found else value) * units[unit]
     except (ValueError, KeyError):
-        raise ConfigError(f"{name} must be a positive number, or a text such as {example}, got {value!r}") from None
+        number = math.nan
     if not 0 < number < math.inf:
         raise ConfigError(f"{name} must be a positive number, or a text such as {example}, got {value!r}")
     return number
@@ -82,4 +82,5 @@ def _show(count: float, units: tuple[str, ...]) -> str:
     place = 0
     while count >= 999.5 and place < len(units) - 1:
         count, place = count / 1000, place + 1
-    return f"{count:.3g} {units[place]}".rstrip()
+    number = f"{count:.3g}" if count < 999.5 else f"{count:,.0f}"  # of the largest unit there may be thousands
+    return f"{number} {units[place]}".rstrip()

@@ -35,12 +35,12 @@ def stream(seed: int = 7) -> torch.Generator:
 
 def slow_ratios(blocks: list[nn.Module], x: Tensor) -> np.ndarray:
     """Eq. 4 and 5 for each block and picture, in double precision, a picture at a time."""
-    noises = [torch.randn(x.shape, generator=source) for source in [stream()] for _ in blocks]
+    noise = torch.randn(x.shape, generator=stream())
     doubles = [copy.deepcopy(block).double() for block in blocks]
     ratios = np.zeros((len(blocks), len(x)))
     for i in range(len(blocks)):
         for n in range(len(x)):
-            clean, moved = x[n : n + 1].double(), (x[n : n + 1] + noises[i][n : n + 1]).double()
+            clean, moved = x[n : n + 1].double(), (x[n : n + 1] + noise[n : n + 1]).double()
             for block in doubles[:i]:
                 clean, moved = block(clean), block(moved)
             below = np.abs((moved - clean).detach().numpy()).sum()
@@ -60,10 +60,10 @@ def test_the_gradient_of_the_largest_is_that_of_the_whole_batch() -> None:
     weights = [parameter for block in blocks for parameter in block.parameters()]
     found = torch.autograd.grad((local_constants(blocks, x, generator=stream()) * torch.tensor([1.0, 2.0, 3.0])).sum(), weights)
 
-    noises = [torch.randn(x.shape, generator=source) for source in [stream()] for _ in blocks]
+    noise = torch.randn(x.shape, generator=stream())
     whole = x.new_zeros(())
     for i, factor in enumerate((1.0, 2.0, 3.0)):
-        clean, moved = x, x + noises[i]
+        clean, moved = x, x + noise
         for block in blocks[:i]:
             clean, moved = block(clean), block(moved)
         below = (moved - clean).abs().flatten(1).sum(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sfumato as sf
-from sfumato.attacks.features.likelihood import kernel_distance
+from sfumato.attacks.features.matching import kernel_distance
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
 from sfumato.target import Target, WeightsView

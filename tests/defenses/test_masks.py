@@ -161,7 +161,7 @@ def test_removal_leaves_what_the_masked_head_computes(kind: str) -> None:
     assert torch.allclose(model(x), before, rtol=1e-4, atol=1e-4)
     kept = cost(model.head, x[:1])
     assert kept.parameters <= 0.5 * masks.whole.parameters
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @torch.no_grad()

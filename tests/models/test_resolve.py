@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sfumato.errors import ConfigError, ModelError, UnknownNameError
-from sfumato.models.resolve import build_model, check_model, resolve
+from sfumato.models.resolve import build_model, check_model, own_code, resolve
 
 SHAPE = (1, 8, 8)
 
@@ -80,6 +80,18 @@ def test_own_function_that_does_not_do(name: str, error: type[Exception], messag
 def test_own_function_that_does_not_take_the_options() -> None:
     with pytest.raises(ModelError, match="unexpected keyword argument 'depth'.*by name"):
         build("own_models:plain", depth=2)
+
+
+def test_the_code_of_an_own_model_is_its_file(own: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for text in ("net = 1", "net = 2", "net = 1"):
+        monkeypatch.delitem(sys.modules, "nets_in_a_file", raising=False)
+        (tmp_path / "nets_in_a_file.py").write_text(text)
+        found.append(own_code("nets_in_a_file:net"))
+    assert found[0] == found[2] != found[1]
+    assert own_code("own_models:plain") is None, "typed in, without a file"
+    assert own_code("vgg11") is own_code("timm:resnet18") is None
 
 
 def test_own_module_with_a_missing_need_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

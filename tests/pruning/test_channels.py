@@ -185,7 +185,7 @@ def test_every_unit_of_a_head_is_found(name: str) -> None:
     assert all(unit.root.startswith("head") for unit in units)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_what_is_added_to_each_other_goes_together() -> None:

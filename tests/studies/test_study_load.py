@@ -157,6 +157,16 @@ def _read(text: str) -> Study:
         ("sigma = 0.1 }]", "sigma = 0.1 }]\nsize.gpu.train.epochs = 2", "row 'Noise': size: no size 'gpu'; known: smoke"),
         ("sigma = 0.1 }]", "sigma = 0.1 }]\nsize.smoke.seed = 2", "size.smoke, row 'Noise': seed: whoever runs the study gives"),
         ("sigma = 0.1 }]", 'sigma = 0.1 }]\nsize.smoke.data = "digits"', "size.smoke, row 'Noise': data: expected a table"),
+        (
+            "sigma = 0.1 }]",
+            "sigma = 0.1 }]\nsize.smoke.defenses = [{ sigma = 1 }]",
+            "size.smoke, row 'Noise': defenses: expected a table with arguments for each",
+        ),
+        (
+            "sigma = 0.1 }]",
+            "sigma = 0.1 }]\nsize.smoke.defenses.noise = 0.3",
+            "size.smoke, row 'Noise': defenses: expected a table with arguments for each, by name, found {'noise': 0.3}",
+        ),
         ('"accuracy", ', '"drop/acuracy", ', "columns: expected a column such as .* found 'acuracy'"),
         ("gain =", 'extra = ["utility/rank1"]\ngain =', r"extra: 'utility/rank1': no measure 'rank1' \(did you mean 'rank-1'\?"),
         (
@@ -187,6 +197,21 @@ def test_a_study_takes_from_its_base_what_it_does_not_say(tmp_path: Path) -> Non
     assert child.rows[0].defenses == child.rows[1].defenses == ({"name": "noise", "sigma": 0.1},)
     recipe = child.recipe(child.rows[0], "smoke", seed=0)
     assert (recipe.train.epochs, recipe.model, recipe.audit.pictures) == (3, "lenet5", 8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('[rows]\nlabel = "Noise"', "rows: expected tables written"),
+        ('rows = ["Noise"]', "rows: expected tables written"),
+        ('[[rows]]\nlabel = ["Noise"]', r"rows\[0\].label: expected a valid string"),
+    ],
+)
+def test_rows_over_a_base_that_are_none_are_named(rows: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(STUDY)
+    (tmp_path / "child.toml").write_text(f'base = "base.toml"\ntitle = "Child"\nsource = "x"\n{rows}\n')
+    with pytest.raises(RecipeError, match=message):
+        load_study(tmp_path / "child.toml")
 
 
 def test_a_base_that_leads_back_is_refused(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Veri(Source):
         asked = {file.path.name for file in query}
         files = [*(file for file in query if file.path.name not in searched), *gallery]
         names = [file.path.name for file in files]
-        masks = (np.array([name in part for name in names]) for part in (asked, searched))
+        masks = (np.array([name in part for name in names], dtype=np.bool_) for part in (asked, searched))
         test = Retrieval(Sightings.of(files), *masks).answerable()
         return assemble("veri", Sightings.of(train), test, reading, size=self.size)
 

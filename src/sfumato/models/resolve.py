@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,15 +92,15 @@ def own_code(name: str) -> str | None:
         name: of a model, as `resolve` says.
 
     Returns:
-        SHA-256, hexadecimal; None of a model of the zoo or of timm.
+        SHA-256, hexadecimal; None of a model of the zoo or of timm, and of one that was typed in and has no file.
 
     Example:
         >>> own_code("vgg11") is None
         True
     """
     module, colon, _ = name.partition(":")
-    spec = importlib.util.find_spec(module) if colon and module != "timm" else None
-    return None if spec is None or spec.origin is None else file_hash(Path(spec.origin))
+    file = getattr(importlib.import_module(module), "__file__", None) if colon and module != "timm" else None
+    return None if file is None else file_hash(Path(file))
 
 
 def check_model(model: nn.Module, *, classes: int, shape: tuple[int, int, int], name: str = "the model") -> None:

@@ -11,9 +11,11 @@ Gated = nn.Conv2d | nn.BatchNorm2d
 
 
 class Gate:
-    """A forward hook that multiplies the output of a module, (N, C, H, W), by a mask.
+    """A hook that multiplies what a module gives out, (N, C, H, W), by a mask.
 
-    A hook and not a wrapper: names and graphs stay as they are, and a deep copy of module and mask copies both.
+    It multiplies the weights that the module computes with, which costs less than its outputs would: for one call they hide the
+    parameters, which stay what they are. A hook and not a wrapper: names and graphs stay too, and a deep copy of module and mask
+    copies both.
 
     Args:
         mask: (C,), or (1,) for all channels alike.
@@ -22,29 +24,32 @@ class Gate:
     def __init__(self, mask: nn.Parameter) -> None:
         self.mask = mask
 
-    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        """Return the masked output."""
-        return output * self.mask.view(-1, 1, 1)
+    def __call__(self, module: nn.Module, inputs: object) -> None:
+        """Hide the parameters behind masked ones."""
+        vars(module).update(_masked(module, self.mask))
 
 
 def attach(module: nn.Module, mask: nn.Parameter) -> None:
     """Multiply what a module gives out by a mask from now on."""
-    module.register_forward_hook(Gate(mask))
+    module.register_forward_pre_hook(Gate(mask))
+    module.register_forward_hook(_show, always_call=True)
 
 
 def detach(module: nn.Module) -> None:
     """Take the gates off a module and all that is in it."""
     for inner in module.modules():
-        for key, hook in list(inner._forward_hooks.items()):
-            if isinstance(hook, Gate):
-                del inner._forward_hooks[key]
+        for hooks in (inner._forward_pre_hooks, inner._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(hook, Gate) or hook is _show:
+                    del hooks[key]
+                    inner._forward_hooks_always_called.pop(key, None)
 
 
 @torch.no_grad()
 def fold(module: nn.Module) -> None:
     """Take the gates off a module and all that is in it, and scale its weights so that it computes the same without them."""
     for inner in module.modules():
-        for hook in list(inner._forward_hooks.values()):
+        for hook in list(inner._forward_pre_hooks.values()):
             if isinstance(hook, Gate):
                 scale(inner, hook.mask)
     detach(module)
@@ -58,7 +63,18 @@ def scale(module: nn.Module, mask: Tensor) -> None:
         module: that a gate can be on.
         mask: (C,), or (1,) for all channels alike.
     """
+    for name, value in _masked(module, mask).items():
+        module.get_parameter(name).copy_(value)
+
+
+def _masked(module: nn.Module, mask: Tensor) -> dict[str, Tensor]:
+    """Return the parameters with which a module gives out the masked."""
     assert isinstance(module, Gated)  # noqa: S101 -- nothing else is gated
-    module.weight.mul_(mask.view((-1, 1, 1, 1) if isinstance(module, nn.Conv2d) else (-1,)))
-    if module.bias is not None:
-        module.bias.mul_(mask)
+    weight = module.weight * mask.view((-1, 1, 1, 1) if isinstance(module, nn.Conv2d) else (-1,))
+    return {"weight": weight} if module.bias is None else {"weight": weight, "bias": module.bias * mask}
+
+
+def _show(module: nn.Module, inputs: object, output: object) -> None:
+    """Let the parameters be seen again."""
+    for name in ("weight", "bias"):
+        vars(module).pop(name, None)

@@ -75,11 +75,16 @@ def _complete(name: str, below: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(name, [f"base: expected the name of another study, found {base!r}"])
     above = _complete(beside, (*below, name))
     merged = merge({key: above[key] for key in _INHERITED if key in above}, own)
-    rows = {
-        row.get("label"): {key: row[key] for key in row if key not in ("published", "notes")} for row in above.get("rows", ())
-    }
-    merged["rows"] = [{**rows.get(row.get("label"), {}), **row} for row in own["rows"]] if "rows" in own else [*rows.values()]
+    given, rows = above.get("rows", []), merged.get("rows", [])
+    if not (_are_tables(given) and _are_tables(rows)):
+        return merged  # `read_study` says so
+    known = {str(row.get("label")): {key: row[key] for key in row if key not in ("published", "notes")} for row in given}
+    merged["rows"] = [{**known.get(str(row.get("label")), {}), **row} for row in rows] if "rows" in own else [*known.values()]
     return merged
+
+
+def _are_tables(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
 def _text(name: str) -> str:
@@ -140,7 +145,7 @@ class _Reader:
 
     def _list(self, key: str, target: type[_T]) -> list[_T]:
         value = self.table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        if not _are_tables(value):
             self.problems.append(f"{key}: expected tables written [[{key}]], found {value!r}")
             return []
         made = [self._made(target, item, f"{key}[{place}]") for place, item in enumerate(value)]

@@ -137,7 +137,8 @@ class Size:
         points: how many values of a row that is varied are run at most; 0 is all.
 
     Raises:
-        ConfigError: the recipe has no tables `data` and `model`, attacks that are no tables, or a seed.
+        ConfigError: the recipe has no tables `data` and `model`, attacks that are no tables, or a seed; or the arguments of a
+            defense are no table.
     """
 
     recipe: Mapping[str, Any]
@@ -151,6 +152,8 @@ class Size:
         attacks = self.recipe.get("attacks", [])
         if not isinstance(attacks, list) or not all(isinstance(attack, Mapping) for attack in attacks):
             raise ConfigError(f"attacks: expected a list of tables, found {attacks!r}")
+        if not isinstance(self.defenses, Mapping) or not all(isinstance(given, Mapping) for given in self.defenses.values()):
+            raise ConfigError(f"defenses: expected a table with arguments for each, by name, found {self.defenses!r}")
         if "seed" in self.recipe:
             raise ConfigError("seed: whoever runs the study gives the seeds; leave it out")
 
@@ -256,9 +259,9 @@ class Study:
 
     def _size(self, row: Row, size: str) -> Size:
         """Return a size as a row changes it."""
-        own, changes = self.sizes[size], row.size.get(size, {})
-        recipe = merge(own.recipe, {key: value for key, value in changes.items() if key != "defenses"})
-        return Size(recipe, merge(own.defenses, changes.get("defenses", {})))
+        own = self.sizes[size]
+        recipe = merge({**own.recipe, "defenses": own.defenses}, row.size.get(size, {}))
+        return Size(recipe, recipe.pop("defenses", {}))
 
 
 def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
