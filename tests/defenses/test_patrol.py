@@ -384,9 +384,9 @@ def test_bad_arguments_are_refused(given: dict[str, object], message: str) -> No
         sf.PATROL(**given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given", [{"period": 0}, {"epochs": 0}])
+@pytest.mark.parametrize("given", [{"period": 0}, {"epochs": 0}, {"batch_size": 0}])
 def test_a_surrogate_that_never_trains_is_refused(given: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="period and epochs must be at least 1"):
+    with pytest.raises(ConfigError, match="period, epochs and batch_size must be at least 1"):
         Inversion(**given)
 
 

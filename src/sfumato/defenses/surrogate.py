@@ -36,7 +36,7 @@ class Inversion:
         learning_rate: of its Adam.
 
     Raises:
-        ConfigError: a value is not positive.
+        ConfigError: period, epochs or batch_size is not positive.
     """
 
     period: int = 10
@@ -45,9 +45,10 @@ class Inversion:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.period < 1 or self.epochs < 1:
+        if self.period < 1 or self.epochs < 1 or self.batch_size < 1:
             raise ConfigError(
-                f"period and epochs must be at least 1, got {self.period} and {self.epochs}; the paper has 10 and 1"
+                f"period, epochs and batch_size must be at least 1, got {self.period}, {self.epochs} and {self.batch_size}; "
+                "the paper has 10, 1 and 512"
             )
 
 
