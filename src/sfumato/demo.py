@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from sfumato.pipeline import Workplace, audit_recipe, read_data
@@ -24,8 +25,7 @@ RUNS = ("before", "after")
 
 def demo_recipe(scene: Scene, name: str) -> Recipe:
     """Return a recipe of a demonstration, "before" or "after"."""
-    text = files("sfumato").joinpath("recipes", scene, f"{name}.toml").read_text(encoding="utf-8")
-    return parse_recipe(text, name=name)
+    return parse_recipe(_text(scene, name), name=name)
 
 
 def run_demo(scene: Scene, workplace: Workplace) -> list[Audit]:
@@ -38,13 +38,19 @@ def run_demo(scene: Scene, workplace: Workplace) -> list[Audit]:
     Returns:
         The audits, before and after.
     """
-    audits, trained = [], None
+    audits: list[Audit] = []
+    trained: Path | None = None
     for name in RUNS:
-        recipe = demo_recipe(scene, name)
-        if scene == "street":
-            recipe = replace(recipe, split=replace(recipe.split, weights=trained))
+        text = _text(scene, name)
+        if scene == "street" and trained is not None:
+            text = text.replace("[model]", f"[model]\nweights = {json.dumps(str(trained.resolve()))}", 1)
+        recipe = parse_recipe(text, name=name)
         made, stage = audit_recipe(recipe, read_data(recipe, workplace), workplace)
         publish_audit(recipe, made, stage, workplace.store, f"{FOLDER[scene]}/{name}")
         audits.append(made)
         trained = stage.weights
     return audits
+
+
+def _text(scene: Scene, name: str) -> str:
+    return files("sfumato").joinpath("recipes", scene, f"{name}.toml").read_text(encoding="utf-8")
