@@ -149,6 +149,7 @@ def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a model by its own names, of its target's where they are that: wherever it was cut.
 
     Example:
+        >>> import torch
         >>> list(of_model({"split.head.c1.weight": torch.zeros(1), "split.tail.c2.weight": torch.zeros(1)}))
         ['c1.weight', 'c2.weight']
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regularized maximum likelihood estimation: look for the smooth picture whose features are those that were released.
 
-Source: he2019inversion, section 4.1 (rMLE); diggle1984, for a likelihood that is known by its draws only.
+Source: he2019inversion, section 4.1 (rMLE).
 Equations: x_hat = argmin_x L(x) + lambda TV(x) -> Likelihood.reconstruct; L as `matching`;
     TV(x) = sum_ij (|x_i+1,j - x_ij|^2 + |x_i,j+1 - x_ij|^2)^(1/2) -> total_variation
 Departures: those of `matching`; and TV is a mean over pixels, so that `smoothness` means the same at every cut; the release has a

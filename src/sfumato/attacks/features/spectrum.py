@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the errors of an image decoder look like: how large they are at each spatial frequency and in each mixture of colors.
 
-Source: field1987relations, for pictures whose power falls with frequency; here the errors of a decoder.
-Equations: e = V F^-1 (a F w), w ~ N(0, 1), with F the discrete Fourier transform, V the axes of the colors -> ErrorSpectrum.shaped;
-    a^2 = E |F V^T e|^2 over errors and over each frequency and its neighbors -> ErrorSpectrum.of
+Source: field1987relations, for pictures, whose power falls with frequency; here for the errors of a decoder.
+Equations: e(w) = V F^-1 (a F w), w ~ N(0, 1), F the discrete Fourier transform, V the axes of the colors -> ErrorSpectrum.shaped;
+    a^2 = E |F V^T e|^2, the mean over errors, over each frequency and over its neighbors -> ErrorSpectrum.of
 Departures: none.
 """
 
