@@ -85,7 +85,7 @@ def say_skipped(skipped: Sequence[str]) -> None:
 
 def say(text: str) -> None:
     """Print a line, of any length, as it is."""
-    console().print(text, highlight=False, soft_wrap=True)
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def console(*, stderr: bool = False) -> Console:

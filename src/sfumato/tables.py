@@ -98,6 +98,7 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         *(Row(label, scored(cell)) for label, cell in _region_cells(audits).items()),
         *(Row(label, tuple(_asked(audit, cell) for audit in audits)) for label, cell in _named_cells(audits).items()),
         *certified,
+        Row("Cut after", tuple(target.cut for target in targets)),
         Row("Bytes sent per picture (float32)", tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)),
         *_head_rows(audits),
     ]

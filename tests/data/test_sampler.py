@@ -65,7 +65,8 @@ def test_every_individual_meets_every_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "k", "message"), [(3, 2, "3 individuals needs that many, got 2"), (0, 2, "got 0 and 2"), (2, 0, "2 and 0")]
+    ("p", "k", "message"),
+    [(3, 2, "need that many, got 2; take a batch_size of 4 at most"), (0, 2, "got 0 and 2"), (2, 0, "2 and 0")],
 )
 def test_what_cannot_be(p: int, k: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -384,6 +384,12 @@ def test_bad_arguments_are_refused(given: dict[str, object], message: str) -> No
         sf.PATROL(**given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("given", [{"keep": "6kB"}, {"alpha": 0.3}])
+def test_arguments_of_another_type_are_refused_at_once(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        sf.PATROL(**given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("given", [{"period": 0}, {"epochs": 0}, {"batch_size": 0}])
 def test_a_surrogate_that_never_trains_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="period, epochs and batch_size must be at least 1"):

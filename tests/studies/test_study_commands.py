@@ -112,3 +112,9 @@ def test_what_is_wrong_is_one_message(
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("sfumato: ")
+
+
+def test_notes_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets are no markup."""
+    assert call("study", "show", "patrol-table8", monkeypatch=monkeypatch) == 0
+    assert "[size.full.recognizer]" in capsys.readouterr().out

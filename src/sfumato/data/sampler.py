@@ -47,8 +47,8 @@ def pk_order(labels: Labels, *, identities: int, instances: int, generator: torc
     known, who = torch.unique(labels.to(generator.device), return_inverse=True)
     if len(known) < identities:
         raise ConfigError(
-            f"a batch of {identities} individuals needs that many, got {len(known)}; "
-            "make batches smaller, or take more pictures of each individual"
+            f"batches of {identities} individuals, {instances} pictures of each, need that many, got {len(known)}; "
+            f"take a batch_size of {len(known) * instances} at most, or more instances"
         )
     batches = max(1, len(labels) // (identities * instances))
     seen = _rounds(len(known), identities, batches, generator)

@@ -76,7 +76,9 @@ class PATROL(Adversarial):
         require_choice("supremum", supremum, ("max", "mean"))
         if not 0 <= beta < math.inf:
             raise ConfigError(f"beta must be >= 0 and finite, got {beta}; 0.0004 is the paper's")
-        if not alpha or not all(0 <= value < math.inf for value in alpha):
+        if keep is not None and not isinstance(keep, Keep):
+            raise ConfigError(f'keep must be a Keep, such as Keep(memory="4.8MB"), or None, got {keep!r}')
+        if not isinstance(alpha, tuple | list) or not alpha or not all(0 <= value < math.inf for value in alpha):
             raise ConfigError(f"alpha must be one or more numbers >= 0, got {alpha}; [5, 0.2, 0.01, 0.005] is the paper's")
         self.keep, self.unit, self.prune, self.fused = keep, unit, prune, fused
         self.adversarial, self.lipschitz = adversarial, lipschitz
