@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfumato.attacks.features.gan import Gan
     from sfumato.attacks.features.likelihood import Likelihood
     from sfumato.attacks.features.mirror import Mirror
+    from sfumato.attacks.features.refine import Refine
     from sfumato.audit import audit
     from sfumato.data.augment import Augment
     from sfumato.data.base import Data
@@ -72,6 +73,7 @@ _HOME = {
     "Optimizer": "settings",
     "PATROL": "defenses.patrol",
     "Recognizer": "recognize",
+    "Refine": "attacks.features.refine",
     "Reidentification": "task",
     "ResSFL": "defenses.ressfl",
     "Schedule": "settings",
@@ -114,6 +116,7 @@ __all__ = [
     "Optimizer",
     "PATROL",
     "Recognizer",
+    "Refine",
     "Reidentification",
     "ResSFL",
     "Schedule",

@@ -103,6 +103,10 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "likelihood": Entry(
             "sfumato.attacks.features.likelihood:Likelihood", "optimizes x to match z, white box", "he2019inversion"
         ),
+        "decoder-white": Entry(
+            "sfumato.attacks.features.refine:Refine", "the decoder, and a search near its answer, white box", "ding2024patrol"
+        ),
+        "mirror-white": Entry("sfumato.attacks.features.refine:mirror", "the same with the mirror's network", "ding2024patrol"),
     },
 }
 

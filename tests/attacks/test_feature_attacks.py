@@ -30,6 +30,8 @@ ROWS: dict[str, dict[str, object]] = {
     "ensemble": {"residual": [[0, 4]], "fitting": QUICK},
     "averaging": {"releases": 3, "blocks": 0, "channels": 4, "fitting": QUICK},
     "likelihood": {"steps": 5, "pictures": 6},
+    "decoder-white": {"blocks": 0, "channels": 4, "fitting": QUICK, "pictures": 6, "search": {"steps": 5}},
+    "mirror-white": {"fitting": QUICK, "pictures": 6, "search": {"steps": 5}},
     "mean": {},
 }
 
