@@ -54,28 +54,24 @@ class Half(nn.Module):
 
 
 def test_whoever_can_invert_the_head_needs_no_good_network(blobs: sf.Data) -> None:
-    attack = Refine(**SMALL, fitting=QUICK, search=Search(steps=500, closeness=(1.0, 1e-3, 1e-6)))
+    attack = Refine(**SMALL, fitting=QUICK, search=Search(steps=300, learning_rate=0.3, closeness=(1e-6,)))
     answer, found = refined(attack, linear_target(), blobs)
     assert (answer - pictures(blobs)).abs().max() > 0.2
     assert (found - pictures(blobs)).abs().max() < 1e-3
 
 
-def test_what_the_head_forgets_stays_as_the_network_has_it(blobs: sf.Data) -> None:
+def test_what_the_head_forgets_gets_no_worse_than_the_network_has_it(blobs: sf.Data) -> None:
     target = Target(sf.Split(Half(), nn.Linear(32, 2)), Compose())
-    attack = Refine(blocks=0, channels=8, fitting=Fitting(epochs=20, batch_size=32), search=Search(steps=500))
-    answer, found = refined(attack, target, blobs)
-    x = pictures(blobs)
-    seen, forgotten = (
-        (made[:, :, rows] - x[:, :, rows]).square().mean() for made, rows in ((found, slice(4)), (found, slice(4, 8)))
-    )
-    before = (answer[:, :, 4:] - x[:, :, 4:]).square().mean()
-    assert seen.sqrt() < 1e-3
-    assert forgotten < 1.1 * before
+    search = Search(steps=300, learning_rate=0.3, closeness=(1e-3, 1e-5))
+    answer, found = refined(Refine(blocks=0, channels=8, fitting=Fitting(epochs=5, batch_size=32), search=search), target, blobs)
+    before, after = ((made - pictures(blobs)).square() for made in (answer, found))
+    assert after[:, :, :4].mean().sqrt() < 5e-3 < 0.1 * before[:, :, :4].mean().sqrt()
+    assert after[:, :, 4:].mean() < 1.05 * before[:, :, 4:].mean()
 
 
 def test_the_search_ends_at_the_minimum_of_the_objective(blobs: sf.Data) -> None:
     target, s = linear_target(), 0.05
-    attack = Refine(**SMALL, fitting=QUICK, search=Search(steps=800, closeness=(s,)))
+    attack = Refine(**SMALL, fitting=QUICK, search=Search(steps=400, closeness=(s,)))
     refined(attack, target, blobs)
     answer = torch.full((1, 1, 8, 8), 0.5)
     z = target.split.head(answer + 0.1 * torch.rand(answer.shape, generator=torch.Generator().manual_seed(0))).detach()
@@ -105,7 +101,7 @@ def test_features_that_say_nothing_leave_the_answer_as_it_is(blobs: sf.Data) -> 
 def test_a_defense_that_draws_is_searched_through(
     network: str, defense: sf.Defense, small_split: sf.Split, blobs: sf.Data
 ) -> None:
-    attack = Refine(network=network, **SMALL, fitting=QUICK, search=Search(steps=50, draws=4))
+    attack = Refine(network=network, **SMALL, fitting=QUICK, search=Search(steps=25, draws=4, closeness=(1.0, 0.1)))
     answer, found = refined(attack, Target(small_split, Compose(defense)), blobs)
     x = pictures(blobs)
     assert mse(found, x).mean() < 0.9 * mse(answer, x).mean()
@@ -132,13 +128,13 @@ def test_errors_have_the_spectrum_that_was_learned() -> None:
     found = ErrorSpectrum.of(errors)
     e, v = errors.double().numpy(), found.colors.double().numpy()
     power = np.zeros((2, 4, 3))
-    for c, k, l in np.ndindex(2, 4, 3):
+    for c, k, m in np.ndindex(2, 4, 3):
         for row in np.einsum("nchw,cd->ndhw", e, v)[:, c]:
-            wave = sum(row[i, j] * np.exp(-2j * math.pi * (k * i / 4 + l * j / 3)) for i, j in np.ndindex(4, 3))
-            power[c, k, l] += abs(wave) ** 2 / 12 / 5
-    for c, k, l in np.ndindex(2, 4, 3):
-        around = [power[c, (k + i) % 4, (l + j) % 3] for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        assert found.amplitude[c, k, l].item() == pytest.approx(math.sqrt(np.mean(around)), rel=1e-4)
+            wave = sum(row[i, j] * np.exp(-2j * math.pi * (k * i / 4 + m * j / 3)) for i, j in np.ndindex(4, 3))
+            power[c, k, m] += abs(wave) ** 2 / 12 / 5
+    for c, k, m in np.ndindex(2, 4, 3):
+        around = [power[c, (k + i) % 4, (m + j) % 3] for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        assert found.amplitude[c, k, m].item() == pytest.approx(math.sqrt(np.mean(around)), rel=1e-4)
     mixed = np.einsum("nchw,ndhw->cd", np.einsum("nchw,ca->nahw", e, v), np.einsum("nchw,ca->nahw", e, v))
     assert abs(mixed[0, 1]) < 1e-4 * mixed[0, 0]
 
@@ -173,7 +169,7 @@ def test_a_search_that_cannot_be_is_refused(arguments: dict[str, float]) -> None
         Search(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"network": "miror"}, {"pictures": 0}, {"blocks": -1}], ids=str)
+@pytest.mark.parametrize("arguments", [{"pictures": 0}, {"blocks": -1}], ids=str)
 def test_an_attack_that_cannot_be_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         Refine(**arguments)

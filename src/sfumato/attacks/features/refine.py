@@ -156,7 +156,9 @@ class Refine(FeatureAttack):
         optimizer = torch.optim.Adam([white])
         for step in range(self.search.steps):
             optimizer.param_groups[0]["lr"] = self.search.rate(step)
-            x = (answer + self._errors.shaped(white)).clamp(0, 1)
+            x = answer + self._errors.shaped(white)
+            # A pixel at the edge of [0, 1] must be able to come back: the derivative is that without the edge.
+            x = x + (x.clamp(0, 1) - x).detach()
             objective = self._matching(x, z) + closeness * white.square().flatten(1).mean(1)
             (white.grad,) = torch.autograd.grad(objective.sum(), [white])
             optimizer.step()
