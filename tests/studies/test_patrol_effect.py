@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What PATROL must do on the street, three seeds: hide the driver as noise and dropout do not, and find vehicles as its parts do.
 
-Of the order of Table II, the drops of PATROL and of its parts are not asked for: their intervals overlap at this size. An adversary
-whose decoder is trained against the finished net undoes much of what the surrogate and the Lipschitz term did.
+Of the order of Table II, the drops of PATROL and of its parts are not asked for: their intervals overlap at this size. An
+adversary whose decoder is trained against the finished net undoes much of what the surrogate and the Lipschitz term did.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_a_study_has_every_size_and_every_cell_is_a_recipe(name: str) -> None:
         ("patrol-table3", "Block-wise", "drop/mirror/infer/psnr", 9.2),
         ("patrol-table4", "PATROL w/ high pruning ratio, 3 blocks", "drop/mirror/infer/ssim", 15.6),
         ("patrol-table5", "PATROL w/o pruning, 2 blocks", "drop/mirror/infer/ssim", 7.1),
-        ("patrol-table6", "No defense", "likelihood/infer/psnr", 20.48),
+        ("patrol-table6", "No defense", "mirror-white/infer/psnr", 20.48),
         ("patrol-table6", "PATROL", "mirror/infer/psnr", 14.85),
         ("patrol-table7", "APP, half the side", "drop/mirror/infer/ssim", 33.8),
         ("patrol-table7", "PATROL, half the side", "drop/accuracy", 18.3),
