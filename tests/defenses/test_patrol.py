@@ -179,6 +179,17 @@ def test_the_terms_pull_the_head_and_nothing_of_the_surrogate(phase: str, small_
     assert all(parameter.grad is None for parameter in model.tail.parameters())
 
 
+def test_fused_masks_follow_the_task_and_not_the_lipschitz_loss(small_split: Split, blobs: Data) -> None:
+    patrol, step = met(small_split, blobs, fused=True, adversarial=False)
+    assert patrol.masks is not None
+    penalty = patrol.penalty(step)
+    assert penalty is not None
+    penalty.backward()
+    assert all(mask.grad is None for mask in patrol.masks.values)
+    step.logits.square().mean().backward()
+    assert all(mask.grad is not None and mask.grad.abs().sum() > 0 for mask in patrol.masks.values)
+
+
 def test_the_surrogate_trains_before_every_so_many_epochs(small_split: Split, blobs: Data) -> None:
     target = assemble(small_split, blobs, [sf.PATROL(inversion=Inversion(period=2, epochs=3, batch_size=256))], seed=0)
     (patrol,) = target.defense

@@ -16,7 +16,8 @@ stays closed. Channels that are added to each other share a mask, since they can
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,6 +141,15 @@ class SoftMasks(nn.Module):
         """Forget the gradient of an earlier update."""
         for mask in self.values:
             mask.grad = None
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Let what is computed within say nothing about the masks: it has no gradient to them."""
+        self.values.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.values.requires_grad_(True)
 
     def step(self) -> None:
         """Move the masks that are open by a step of FISTA."""
