@@ -237,6 +237,9 @@ def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(
     first = sfumato_("audit", recipe)
     assert first.status == 0
     assert "PSNR" in first.out
+    assert (
+        "\nThe strongest attack (decoder, which sees the features) rebuilds pictures that it never trained on with" in first.out
+    )
     assert sorted(path.name for path in Path("runs/tiny").iterdir()) == [
         "audit.json", "recipe.toml", "report.html", "report.md", "run.json", "weights.safetensors",
     ]  # fmt: skip

@@ -17,6 +17,16 @@ def test_verdict_when_it_got_better() -> None:
     ]
 
 
+def test_verdict_says_where_the_head_ends_and_what_it_takes() -> None:
+    old, new = before_and_after()
+    for changes, told in (
+        ({"cut": "c4", "head_memory": 301_000}, "The head ends after c4 in place of c2 and takes 301 kB in place of 272 kB."),
+        ({"head_memory": 90_500}, "The head takes 90.5 kB in place of 272 kB."),
+        ({"cut": "c4", "head_memory": None}, "The head ends after c4 in place of c2."),
+    ):
+        assert verdict([old, replace(new, target=replace(new.target, **changes))])[1:] == [told]
+
+
 def test_verdict_when_it_got_worse() -> None:
     (sentence,) = verdict(before_and_after(mse=0.005, accuracy=0.985))
     assert sentence.startswith("Hardening makes it worse: the adversary's error is 2.0 times lower (MSE 0.0100 → 0.00500)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.display import console, print_table, progress, say, say_skipped, short
+from sfumato.display import console, print_audits, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError, StorageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def demo(
     with progress("the same command goes on") as watch:
         audits = run_demo(scene, _workplace(runs, None, device, resume=True, watch=watch))
     path = report.save(audits, runs / FOLDER[scene] / "report.html")
-    print_table(audits)
+    print_audits(audits)
     say(f"report: {path}")
 
 
@@ -173,7 +173,7 @@ def audit(
         made, stage = pipeline.audit_recipe(loaded, data, place)
     folder = publish_audit(loaded, made, stage, place.store, loaded.name)
     say_skipped(data.skipped)
-    print_table([made])
+    print_audits([made])
     say(f"report: {folder / 'report.html'}")
 
 
@@ -187,7 +187,7 @@ def report(
 
     audits = [audit for path in run for audit in reports.load(_record(path))]
     path = reports.save(audits, output)
-    print_table(audits)
+    print_audits(audits)
     say(f"report: {path}")
 
 

@@ -62,17 +62,20 @@ def progress(how: str) -> Iterator[NamedWatch]:
         raise typer.Exit(130) from interrupt
 
 
-def print_table(audits: Sequence[Audit]) -> None:
-    """Print the headline numbers, a column for each audit."""
+def print_audits(audits: Sequence[Audit]) -> None:
+    """Print the headline numbers, a column for each audit, and what they say."""
     from rich.table import Table
 
     from sfumato.tables import table
+    from sfumato.verdict import refuted, verdict
 
     rows = table(audits)
     shown = Table("", *(audit.title for audit in audits))
     for row in rows:
         shown.add_row(row.label, *row.cells)
     console().print(shown)
+    for sentence in (*verdict(audits), *refuted(audits)):
+        say(sentence)
 
 
 def say_skipped(skipped: Sequence[str]) -> None:

@@ -211,8 +211,9 @@ def _count(count: int | None) -> str:
 
 
 def _head_rows(audits: Sequence[Audit]) -> list[Row]:
-    """Return what the heads take on a device, and how much less after hardening than before."""
-    targets, compared = [audit.target for audit in audits], columns(audits) == ["before", "after"]
+    """Return what the heads take on a device, and how much less after hardening than before, where both end at the same cut."""
+    targets = [audit.target for audit in audits]
+    compared = columns(audits) == ["before", "after"] and targets[0].cut == targets[1].cut
     counts: Mapping[str, list[int | None]] = {
         "Head parameters": [target.head_parameters for target in targets],
         "Head memory (bytes)": [target.head_memory for target in targets],

@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sfumato.quantity import show_bytes
 from sfumato.tables import columns, describe_attack, headline, most_recognized, show_interval, show_number, show_share
-from sfumato.types import AttackResult, Audit, Certificate, Interval, Part
+from sfumato.types import AttackResult, Audit, Certificate, Interval, Part, TargetFacts
 
 _PICTURES: Mapping[Part, str] = {"inference": "pictures of inference time", "train": "training pictures"}
 
@@ -20,7 +21,8 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
 
     Returns:
         Sentences. Where the 95 % intervals of two errors overlap, they say that these pictures show no difference. Where two
-        errors come from attacks of another name or access, they name the attack behind each.
+        errors come from attacks of another name or access, they name the attack behind each. Where heads end elsewhere or take
+        another amount of memory, they say so.
 
     Example:
         >>> verdict([])
@@ -33,6 +35,7 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
     said = []
     for name, audit in zip(names[1:], audits[1:], strict=True):
         said.append(_compare("Hardening" if hardened else f"Compared with “{names[0]}”, “{name}”", audits[0], audit))
+        said += _device(audits[0].target, audit.target)
         if audit.data.fingerprint != audits[0].data.fingerprint:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
     told = [sentence for name, audit in zip(names, audits, strict=True) for sentence in _recognized(audit, f" of “{name}”")]
@@ -151,6 +154,15 @@ def _compare(subject: str, old: Audit, new: Audit) -> str:
     split = better == (after.ssim.value > before.ssim.value) and not _overlap(before.ssim, after.ssim)
     doubt = " SSIM says the opposite: look at the pictures before you trust either." if split else ""
     return f"{subject} {change} ({numbers}) and {cost}.{doubt}"
+
+
+def _device(old: TargetFacts, new: TargetFacts) -> list[str]:
+    """Say what the head takes in place of what it took, and where it ends, if either is another."""
+    before, after = old.head_memory, new.head_memory
+    moved = f"ends after {new.cut} in place of {old.cut}" if new.cut != old.cut else ""
+    resized = f"takes {show_bytes(after)} in place of {show_bytes(before)}" if before and after and before != after else ""
+    told = " and ".join(filter(None, [moved, resized]))
+    return [f"The head {told}."] if told else []
 
 
 def _numbers(before: AttackResult, after: AttackResult) -> str:

@@ -55,6 +55,19 @@ def test_root_is_given_or_from_the_environment(
     assert load_data("celeb21").name == "celeb21"
 
 
+def test_options_are_those_of_a_data_set_that_is_named() -> None:
+    drawn = {"identities": 4, "test_identities": 2, "size": 16}
+    first, same, other = (load_data("street", options=drawn | more, seed=5) for more in ({}, {"seed": 5}, {"seed": 6}))
+    assert first.shape == (3, 16, 16)
+    assert first.part("train").fingerprint == same.part("train").fingerprint != other.part("train").fingerprint
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_data("street", options={"identites": 4})
+    with pytest.raises(UnknownNameError):
+        load_data("stret", options={"size": 16})
+    with pytest.raises(ConfigError, match="options= are for a data set that is named, got {'size': 16} with a PosixPath"):
+        load_data(Path("street"), options={"size": 16})
+
+
 def test_unknown_name() -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'digits'.*no file or folder of this name either"):
         load_data("digts")

@@ -41,20 +41,30 @@ def test_a_test_is_divided_and_individuals_are_held_out(tmp_path: Path, make_fol
     assert [len(data.part(part)) for part in ("train", "test", "query", "gallery")] == [8, 8, 4, 4]
     put(make_folder, tmp_path / "b", "abcde")
     trained = [ReidFolder(path=tmp_path / "b", size=4, seed=seed).load(Reading()) for seed in (0, 0, 1, 2, 3)]
-    assert [len(trained[0].part(part)) for part in ("train", "test", "query", "gallery")] == [16, 4, 2, 2]
+    assert [len(trained[0].part(part)) for part in ("train", "test", "query", "gallery")] == [12, 8, 4, 4]
     assert trained[0].classes == trained[1].classes
     assert len({data.classes for data in trained}) > 1
 
 
 def test_by_name_only(tmp_path: Path, make_folder: MakeFolder) -> None:
-    path = put(make_folder, tmp_path / "pets", "abc")
+    path = put(make_folder, tmp_path / "pets", "abcd")
     assert sf.load_data(path).task == "classification"
     assert sf.load_data(ReidFolder(path=path, size=4)).task == "reidentification"
+    assert sf.load_data("reid-folder", options={"path": str(path), "size": 4}).task == "reidentification"
 
 
 def test_a_camera_is_missing(tmp_path: Path, make_folder: MakeFolder) -> None:
     path = make_folder(tmp_path / "pets", ("anna", "ben"))
     with pytest.raises(DataError, match=r"pets/anna: expected a folder for each camera, found none; .*IDENTITY/CAMERA/"):
+        ReidFolder(path=path).load(Reading())
+
+
+def test_a_picture_without_a_camera_is_not_passed_over(tmp_path: Path, make_folder: MakeFolder) -> None:
+    path = put(make_folder, tmp_path / "pets", "abcd")
+    picture = next((path / "c/door").iterdir())
+    picture.rename(path / "c" / picture.name)
+    (path / "c/notes.txt").touch()
+    with pytest.raises(DataError, match=rf"pets/c/{picture.name}: expected pictures in a folder for each camera"):
         ReidFolder(path=path).load(Reading())
 
 

@@ -41,7 +41,7 @@ def test_files_of_all_parts(tmp_path: Path, write: Write) -> None:
 def test_one_file_and_a_file_to_test(tmp_path: Path, write: Write) -> None:
     path = write(tmp_path / "a.parquet", [1, 2, 3, 4, 5] * 4, camera=["x"] * 10 + ["y"] * 10)
     data = ReidParquet(path=path, size=4).load(Reading())
-    assert [len(data.part(part)) for part in ("train", "test", "query", "gallery")] == [16, 4, 2, 2]
+    assert [len(data.part(part)) for part in ("train", "test", "query", "gallery")] == [12, 8, 4, 4]
     write(tmp_path / "b/train.parquet", [1, 1], camera=[1, 2])
     write(tmp_path / "b/test.parquet", [2, 2], camera=[1, 2])
     source = registry.create("datasets", "reid-parquet", {"path": str(tmp_path / "b"), "size": 4})

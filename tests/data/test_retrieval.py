@@ -80,5 +80,5 @@ def test_held_out_individuals_are_whole() -> None:
     assert not set(train.identities) & set(test.identities)
     assert (len(train), len(test)) == (24, 6)
     assert {held_out(pictures, seed=seed)[1].identities for seed in range(5)} != {test.identities}
-    with pytest.raises(DataError, match="needs two at least, got 1"):
-        held_out(seen(["a1", "a2"]), seed=0)
+    with pytest.raises(DataError, match="two others to test on were expected, got 3 in all"):
+        held_out(seen(["a1", "a2", "b1", "c1"]), seed=0)

@@ -92,15 +92,17 @@ def _part(folder: Path, classes: tuple[str, ...]) -> EncodedPart:
     return EncodedPart(len(files), pictures)
 
 
+def is_picture(path: Path) -> bool:
+    """Return whether a path is a file with the ending of a picture, and not hidden."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """Return the picture files in a folder and below it, sorted; hidden files are passed over.
 
     Raises:
         DataError: there is none.
     """
-    paths = (
-        path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
-    if found := sorted(paths):
+    if found := sorted(filter(is_picture, folder.rglob("*"))):
         return found
     raise DataError(f"{folder}: expected pictures ({', '.join(sorted(ENDINGS))}), found none; add some or remove the folder")

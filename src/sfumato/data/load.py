@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
@@ -28,6 +29,7 @@ def load_data(
     *,
     test: str | Path | Tensors | None = None,
     size: int | None = None,
+    options: Mapping[str, object] | None = None,
     root: str | Path | None = None,
     budget: int = 2 << 30,
     skip_bad: bool = False,
@@ -42,6 +44,7 @@ def load_data(
             tensors (x, y), or a source. A path that has the name of a data set is written "./digits".
         test: the test part, a path or tensors as `source` is; None takes the published test part, else splits 20 % off.
         size: side of the square that pictures are brought to; None keeps them.
+        options: further arguments of a data set that is named, such as {"path": "parcels"} for "reid-folder".
         root: the folder that holds data sets; None takes it from the environment variable SFUMATO_DATA.
         budget: bytes of decoded pixels that may stay in memory; a larger part is streamed from disk.
         skip_bad: go on without the pictures that cannot be decoded; `Data.skipped` lists them.
@@ -54,7 +57,7 @@ def load_data(
 
     Raises:
         UnknownNameError: `source` is neither a name of the registry nor an existing path.
-        ConfigError: the source does not take `test` or `size`.
+        ConfigError: the source does not take `test`, `size` or an option, or is no name and has options.
         DataError: the files or tensors are missing or not what they should be.
         StorageError: the disk has not enough space for streamed pictures.
 
@@ -64,12 +67,14 @@ def load_data(
         >>> len(data.part("private")), len(data.part("inference"))
         (16, 4)
     """
+    if options and not isinstance(source, str):
+        raise ConfigError(f"options= are for a data set that is named, got {dict(options)} with a {type(source).__name__}")
     if isinstance(source, tuple):
         data = _from_tensors(source, test, size, seed)
     else:
         folder = root if root is not None else os.environ.get("SFUMATO_DATA") or None
         reading = Reading(root=None if folder is None else Path(folder), budget=budget, skip_bad=skip_bad)
-        data = _configured(source, test, size, seed).load(reading)
+        data = _configured(source, options or {}, test, size, seed).load(reading)
     return partition(data, public=public, auxiliary=auxiliary, seed=seed)
 
 
@@ -85,11 +90,13 @@ def _from_tensors(source: Tensors, test: str | Path | Tensors | None, size: int 
     return from_tensors(*source, test=test, seed=seed)
 
 
-def _resolve(source: str | Path) -> Source:
+def _resolve(source: str | Path, options: Mapping[str, object]) -> Source:
     if isinstance(source, str):
         try:
-            return cast(Source, registry.create("datasets", source, {}))
+            return cast(Source, registry.create("datasets", source, options))
         except UnknownNameError as error:
+            if options:
+                raise
             if not Path(source).exists():
                 raise UnknownNameError(f"{error}; there is no file or folder of this name either") from None
     path = Path(source)
@@ -98,14 +105,16 @@ def _resolve(source: str | Path) -> Source:
     return Folder(path=path)
 
 
-def _configured(source: str | Path | Source, test: str | Path | Tensors | None, size: int | None, seed: int) -> Source:
+def _configured(
+    source: str | Path | Source, options: Mapping[str, object], test: str | Path | Tensors | None, size: int | None, seed: int
+) -> Source:
     """Give a source the arguments that it has keys for; one that came as an object keeps its own seed."""
     if isinstance(test, tuple):
         raise ConfigError("tensors as the test part need tensors as the source, got test=(x, y) with files; give a path")
-    found = source if isinstance(source, Source) else _resolve(source)
+    found = source if isinstance(source, Source) else _resolve(source, options)
     known = {key.name for key in fields(found)}  # type: ignore[arg-type]  # every source is a dataclass
     wanted = {name: value for name, value in (("test", test), ("size", size)) if value is not None}
     if foreign := [name for name in wanted if name not in known]:
         raise ConfigError(f"{type(found).__name__} takes no {' or '.join(foreign)}=: its pictures are as published; leave it out")
-    seeded = {"seed": seed} if "seed" in known and found is not source else {}
+    seeded = {"seed": seed} if "seed" in known - set(options) and found is not source else {}
     return replace(found, **wanted, **seeded)  # type: ignore[type-var]

@@ -88,7 +88,8 @@ def check_identities(data: Data) -> None:
         data: of any source; the training pictures are those of `private` where it is there, else of `train`.
 
     Raises:
-        DataError: a part or the tag "camera" is missing, an individual has one training picture only, or a query has no answer.
+        DataError: a part or the tag "camera" is missing, an individual has one training picture only, a query
+            has no answer, or the gallery holds one individual.
 
     Example:
         >>> from sfumato.data.tensors import from_tensors
@@ -114,6 +115,8 @@ def check_identities(data: Data) -> None:
     told = [values.numpy() for part in (query, gallery) for values in (part.labels, part.tags["camera"])]
     numbers = query.labels[torch.from_numpy(unanswered(*told))].unique().tolist()
     _check_answers(data.name, len(query), [_name(data, number) for number in numbers])
+    if len(gallery.labels.unique()) < 2:
+        raise DataError(f"{data.name}: a gallery of one individual makes every answer right; add pictures of others to it")
 
 
 def _check_queries(name: str, test: Retrieval) -> None:

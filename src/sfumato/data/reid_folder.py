@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.data.base import RETRIEVAL, Data, Reading
-from sfumato.data.folder import pictures_below
+from sfumato.data.folder import is_picture, pictures_below
 from sfumato.data.reid import SIZE, read_parts
 from sfumato.data.retrieval import Sighting, Sightings
 from sfumato.data.source import Source, require
@@ -22,7 +22,8 @@ class ReidFolder(Source):
 
     Args:
         path: holds the folders of individuals, or the folder train, which does, and query with gallery, or test, which is
-            divided, or neither: then 20 % of the individuals are held out. Other files than pictures are passed over.
+            divided, or neither: then 20 % of the individuals are held out, two at least. Other files than pictures are passed
+            over.
         size: side of the square that pictures are brought to; None keeps them.
         seed: of the splits.
     """
@@ -36,7 +37,7 @@ class ReidFolder(Source):
 
         Raises:
             MissingDataError: the folder is not there, or has queries without a gallery.
-            DataError: a folder of individuals or cameras is missing, or a camera has no picture.
+            DataError: a folder of individuals or cameras is missing, a camera has no picture, or a picture has no camera.
         """
         path = require("reid-folder", Path(self.path)).resolve()
         train = path / "train" if (path / "train").is_dir() else path
@@ -52,10 +53,17 @@ def _sightings(folder: Path) -> Sightings:
         [
             Sighting(path, individual.name, camera.name)
             for individual in _folders(folder, "individual")
-            for camera in _folders(individual, "camera")
+            for camera in _cameras(individual)
             for path in pictures_below(camera)
         ]
     )
+
+
+def _cameras(individual: Path) -> list[Path]:
+    cameras = _folders(individual, "camera")
+    if loose := sorted(filter(is_picture, individual.iterdir())):
+        raise DataError(f"{loose[0]}: expected pictures in a folder for each camera, found this beside them; move or remove it")
+    return cameras
 
 
 def _folders(folder: Path, kind: str) -> list[Path]:

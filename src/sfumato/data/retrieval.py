@@ -25,6 +25,7 @@ Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 
 _TEST_FRACTION = 0.2
+_FEWEST = 2  # individuals: among one there is nothing to tell apart
 
 
 class Sighting(NamedTuple):
@@ -153,20 +154,20 @@ def divided(test: Sightings, *, seed: int) -> Retrieval:
 
 
 def held_out(pictures: Sightings, *, seed: int) -> tuple[Sightings, Sightings]:
-    """Take 20 % of the individuals, at random, for the test.
+    """Take 20 % of the individuals, at random, for the test, two at least.
 
     Returns:
         The pictures of the others, and theirs.
 
     Raises:
-        DataError: there are fewer than two individuals.
+        DataError: there are fewer than four individuals.
     """
     who = _codes(pictures.identities)
     people = len(np.unique(who))
-    if people < 2:
-        raise DataError(f"a test on other individuals than those trained on needs two at least, got {people}; add pictures")
+    if people < 2 * _FEWEST:
+        raise DataError(f"two individuals to train on and two others to test on were expected, got {people} in all; add pictures")
     order = torch.randperm(people, generator=seeds.generator(seed, "split", "individuals")).numpy()
-    taken = np.isin(who, order[: max(1, round(people * _TEST_FRACTION))])
+    taken = np.isin(who, order[: max(_FEWEST, round(people * _TEST_FRACTION))])
     return pictures.where(~taken), pictures.where(taken)
 
 
