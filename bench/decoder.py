@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import sfumato as sf
 from bench.row import Row
@@ -17,6 +18,7 @@ from sfumato.demo import demo_recipe
 from sfumato.models.inverter import ResidualDecoder
 from sfumato.seeds import ambient, generator
 from sfumato.target import Target
+from sfumato.types import Part
 
 EPOCHS = 50
 SCORED = 500
@@ -24,7 +26,7 @@ SCORED = 500
 
 def run() -> list[Row]:
     """Measure on the demonstration's undefended target, with the demonstration's network."""
-    recipe = demo_recipe("before")
+    recipe = demo_recipe("digits", "before")
     data = sf.load_data("digits")
     model = sf.build_model(recipe.model, classes=10, shape=data.shape, options=recipe.options)
     target = sf.harden(sf.split(model, at=recipe.split.cut), data, train=recipe.train)
@@ -86,7 +88,7 @@ def _ours(target: Target, data: sf.Data, attack: Decoder, wanted: float) -> tupl
         tried = replace(attack, fitting=replace(attack.fitting, epochs=epochs))
         x = as_images(data.part("inference").read(torch.arange(SCORED)), target.device)
         with torch.no_grad():
-            victims = {"inference": target.features(x)}
+            victims: dict[Part, Tensor] = {"inference": target.features(x)}
         start = time.process_time()
         found = tried(target, data.part("auxiliary"), victims, seed=0)
         spent = time.process_time() - start
