@@ -23,9 +23,20 @@ FOLDER: dict[Scene, str] = {"digits": "demo", "street": "demo-street"}
 RUNS = ("before", "after")
 
 
-def demo_recipe(scene: Scene, name: str) -> Recipe:
-    """Return a recipe of a demonstration, "before" or "after"."""
-    return parse_recipe(_text(scene, name), name=name)
+def demo_recipe(scene: Scene, name: str, *, weights: Path | None = None) -> Recipe:
+    """Return a recipe of a demonstration, "before" or "after".
+
+    Args:
+        scene: which demonstration.
+        name: of the run.
+        weights: to start from; the text of the recipe names them too, so that the run can be repeated from it.
+    """
+    text = files("sfumato").joinpath("recipes", scene, f"{name}.toml").read_text(encoding="utf-8")
+    if weights is not None:
+        # A string of JSON is one of TOML, unless it has a character beyond 16 bits escaped as two halves.
+        told = json.dumps(str(weights.resolve()), ensure_ascii=False)
+        text = text.replace("[model]", f"[model]\nweights = {told}", 1)
+    return parse_recipe(text, name=name)
 
 
 def run_demo(scene: Scene, workplace: Workplace) -> list[Audit]:
@@ -41,16 +52,9 @@ def run_demo(scene: Scene, workplace: Workplace) -> list[Audit]:
     audits: list[Audit] = []
     trained: Path | None = None
     for name in RUNS:
-        text = _text(scene, name)
-        if scene == "street" and trained is not None:
-            text = text.replace("[model]", f"[model]\nweights = {json.dumps(str(trained.resolve()))}", 1)
-        recipe = parse_recipe(text, name=name)
+        recipe = demo_recipe(scene, name, weights=trained if scene == "street" else None)
         made, stage = audit_recipe(recipe, read_data(recipe, workplace), workplace)
         publish_audit(recipe, made, stage, workplace.store, f"{FOLDER[scene]}/{name}")
         audits.append(made)
         trained = stage.weights
     return audits
-
-
-def _text(scene: Scene, name: str) -> str:
-    return files("sfumato").joinpath("recipes", scene, f"{name}.toml").read_text(encoding="utf-8")
