@@ -85,7 +85,7 @@ def test_the_decoder_inverts_a_linear_head(blobs: sf.Data) -> None:
 
 def test_the_mirror_inverts_a_convolution(blobs: sf.Data) -> None:
     target = Target(sf.Split(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten()), Compose())
-    fitting = Fitting(epochs=90, batch_size=32, learning_rate=5e-2, weight_decay=0.0, patience=0)
+    fitting = Fitting(epochs=60, batch_size=32, learning_rate=5e-2, weight_decay=0.0, patience=0)
     assert error(sf.Mirror(fitting=fitting), target, blobs) < 0.15 * mean_error(blobs)
 
 
