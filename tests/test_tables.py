@@ -37,7 +37,8 @@ def test_table_says_what_hardening_saves_on_the_device() -> None:
     assert rows["Head MACs"] == ("4,321", "8,642 (100.0 % more)")
     assert dict(table([pruned, before]))["Head parameters"] == ("22,630", "67,890")
     deeper = replace(pruned, target=replace(pruned.target, cut="c4"))
-    assert dict(table([before, deeper]))["Head parameters"] == ("67,890", "22,630")
+    rows = dict(table([before, deeper]))
+    assert (rows["Cut after"], rows["Head parameters"]) == (("c2", "c4"), ("67,890", "22,630"))
 
 
 def test_table_of_a_search_has_every_rank() -> None:

@@ -4,9 +4,9 @@
 Source: ding2024patrol, section III and Algorithm 1.
 Equations: Eq. 1 -> `masks`; Eq. 4 and 5 -> `lipschitz`; Eq. 6 and 7 and Eq. 8 to 10 -> PATROL.penalty
 Departures: as in `masks`, `lipschitz` and `surrogate`. Algorithm 1 makes three updates for each batch, each of them with the
-task loss; the third moves theta and m, as its line 24 has it (Eq. 1 moves m alone). Fused, masks get
-no gradient of the Lipschitz loss either: it would close what the task needs. The surrogate trains before the first epoch too: the
-paper's is random until the tenth. Its learning rate is not in the paper.
+task loss; the third moves theta and m, as its line 24 has it (Eq. 1 moves m alone). Fused, masks get no gradient of the Lipschitz
+loss either: it would close what the task needs. The surrogate trains before the first epoch too: the paper's is random until the
+tenth. Its learning rate is not in the paper.
 """
 
 from __future__ import annotations
