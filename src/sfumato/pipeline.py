@@ -71,7 +71,8 @@ def read_data(recipe: Recipe, workplace: Workplace) -> Data:
     reading = dataclasses.replace(workplace.reading, budget=recipe.data.budget)
     data = recipe.source.load(reading)
     task_for(data, recipe.task)
-    return partition(data, public=recipe.data.public, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
+    shares = {"public": recipe.data.public, "reference": recipe.data.reference}
+    return partition(data, **shares, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
 
 
 def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:

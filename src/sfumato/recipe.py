@@ -16,6 +16,7 @@ from sfumato.analysis.certify import EntropyOfX
 from sfumato.analysis.entropy import require_entropy
 from sfumato.arguments import check, construct
 from sfumato.attacks.base import FeatureAttack
+from sfumato.data.partition import require_shares
 from sfumato.data.source import Source
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
@@ -33,21 +34,23 @@ class DataOptions:
     Args:
         budget: bytes of decoded pixels that may stay in memory.
         public: share of the training pictures that is public, [0, 1).
+        reference: share that is kept for a defense to compare with, [0, 1).
         auxiliary: where the adversary's pictures come from.
 
     Raises:
-        ConfigError: budget is not positive, public is outside [0, 1), or auxiliary is "public" and nothing is.
+        ConfigError: budget is not positive, public or reference is outside [0, 1) or both leave nothing, or auxiliary is "public"
+            and nothing is.
     """
 
     budget: int = 2 << 30
     public: float = 0.0
+    reference: float = 0.0
     auxiliary: Literal["private", "public", "test"] = "private"
 
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ConfigError(f"budget must be a positive number of bytes, got {self.budget}; 2147483648 is the default")
-        if not 0 <= self.public < 1:
-            raise ConfigError(f"public must be in [0, 1), a share of the training pictures, got {self.public}")
+        require_shares(self.public, self.reference)
         if self.auxiliary == "public" and self.public == 0:
             raise ConfigError('auxiliary = "public" needs public pictures; set public to their share of train, such as 0.2')
 

@@ -145,6 +145,23 @@ def split(model: nn.Module, at: str, *, example: Tensor | None = None, name: str
     return halves
 
 
+def whole(model: nn.Module, *, name: str | None = None) -> Split:
+    """Leave a model whole: all of it runs on the server, and what the device sends is the picture.
+
+    Args:
+        model: any module, from x in [0, 1] to logits; it need not be traceable, and is not copied.
+        name: of the model in reports; its class where None.
+
+    Returns:
+        A split whose head does nothing and whose `at` is "".
+
+    Example:
+        >>> whole(nn.Flatten())(torch.zeros(1, 1, 2, 2)).shape
+        torch.Size([1, 4])
+    """
+    return Split(nn.Identity(), model, at="", name=name or type(model).__name__)
+
+
 def cuts(model: nn.Module, example: Tensor) -> tuple[Cut, ...]:
     """List every clean cut of a model with its cost.
 

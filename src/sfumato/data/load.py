@@ -34,6 +34,7 @@ def load_data(
     budget: int = 2 << 30,
     skip_bad: bool = False,
     public: float = 0.0,
+    reference: float = 0.0,
     auxiliary: Auxiliary = "private",
     seed: int = 0,
 ) -> Data:
@@ -49,6 +50,7 @@ def load_data(
         budget: bytes of decoded pixels that may stay in memory; a larger part is streamed from disk.
         skip_bad: go on without the pictures that cannot be decoded; `Data.skipped` lists them.
         public: share of the training pictures that is public, [0, 1).
+        reference: share that is kept for a defense to compare with, such as Min-Max, [0, 1).
         auxiliary: where the adversary's pictures come from, see `partition`.
         seed: of all splits.
 
@@ -75,7 +77,7 @@ def load_data(
         folder = root if root is not None else os.environ.get("SFUMATO_DATA") or None
         reading = Reading(root=None if folder is None else Path(folder), budget=budget, skip_bad=skip_bad)
         data = _configured(source, options or {}, test, size, seed).load(reading)
-    return partition(data, public=public, auxiliary=auxiliary, seed=seed)
+    return partition(data, public=public, reference=reference, auxiliary=auxiliary, seed=seed)
 
 
 def _from_tensors(source: Tensors, test: str | Path | Tensors | None, size: int | None, seed: int) -> Data:

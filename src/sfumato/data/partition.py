@@ -72,12 +72,15 @@ def split_test(pictures: Pictures, *, seed: int) -> dict[str, Pictures]:
     return {"train": pictures.subset(train), "test": pictures.subset(test)}
 
 
-def partition(data: Data, *, public: float = 0.0, auxiliary: Auxiliary = "private", seed: int = 0) -> Data:
-    """Add the parts `private`, `public`, `auxiliary` and `inference`.
+def partition(
+    data: Data, *, public: float = 0.0, reference: float = 0.0, auxiliary: Auxiliary = "private", seed: int = 0
+) -> Data:
+    """Add the parts `private`, `public`, `auxiliary` and `inference`, and `reference` where it has a share.
 
     Args:
         data: with the parts `train` and `test`.
         public: share of `train` that is public, [0, 1); the target trains on the rest, `private`.
+        reference: share of `train` that is kept for a defense to compare with, [0, 1); that is not in `private` either.
         auxiliary: "private": the adversary has the pictures that the target trains on, the worst case; "public": the public
             ones; "test": 90 % of `test`, and `inference` is the other 10 %. Otherwise `inference` is all of `test`.
         seed: of the splits.
@@ -86,7 +89,8 @@ def partition(data: Data, *, public: float = 0.0, auxiliary: Auxiliary = "privat
         The data set with all its parts; equal arguments give equal parts.
 
     Raises:
-        ConfigError: `public` is outside [0, 1), or `auxiliary` is "public" and nothing is public.
+        ConfigError: `public` or `reference` is outside [0, 1) or both are 1 or more together, or `auxiliary` is "public" and
+            nothing is public.
         UnknownNameError: another `auxiliary`.
 
     Example:
@@ -95,8 +99,7 @@ def partition(data: Data, *, public: float = 0.0, auxiliary: Auxiliary = "privat
         >>> {name: len(part) for name, part in partition(data, public=0.25).parts.items()}
         {'train': 16, 'test': 4, 'private': 12, 'public': 4, 'auxiliary': 12, 'inference': 4}
     """
-    if not 0 <= public < 1:
-        raise ConfigError(f"public must be in [0, 1), a share of the training pictures, got {public}")
+    require_shares(public, reference)
     if auxiliary not in get_args(Auxiliary):
         raise UnknownNameError(
             f"auxiliary must be private, public or test, got '{auxiliary}'{nearest(auxiliary, get_args(Auxiliary))}"
@@ -105,7 +108,11 @@ def partition(data: Data, *, public: float = 0.0, auxiliary: Auxiliary = "privat
         raise ConfigError('auxiliary="public" needs public pictures; set public to their share of train, such as 0.2')
     train, test = data.part("train"), data.part("test")
     stay, taken = stratified(train.labels, fraction=public, seed=seed, purpose="public")
-    parts = {"private": train.subset(stay) if len(taken) else train, "public": train.subset(taken)}
+    rest = train.subset(stay) if len(taken) else train
+    # `reference` is a share of all of `train`, taken from what is not public
+    kept, compared = stratified(rest.labels, fraction=reference / (1 - public), seed=seed, purpose="reference")
+    private = rest.subset(kept) if len(compared) else rest
+    parts = {"private": private, "public": train.subset(taken)} | ({"reference": rest.subset(compared)} if reference else {})
     if auxiliary == "test":
         stay, taken = stratified(test.labels, fraction=_INFERENCE_FRACTION, seed=seed, purpose="inference")
         own, inference = test.subset(stay), test.subset(taken)
@@ -113,6 +120,19 @@ def partition(data: Data, *, public: float = 0.0, auxiliary: Auxiliary = "privat
         own, inference = parts[auxiliary], test
     parts |= {"auxiliary": own, "inference": inference}
     return replace(data, parts={**data.parts, **parts}, auxiliary=auxiliary)
+
+
+def require_shares(public: float, reference: float) -> None:
+    """Raise unless shares of the training pictures leave some to train on.
+
+    Raises:
+        ConfigError: one is outside [0, 1), or both are 1 or more together.
+    """
+    for name, share in (("public", public), ("reference", reference)):
+        if not 0 <= share < 1:
+            raise ConfigError(f"{name} must be in [0, 1), a share of the training pictures, got {share}")
+    if public + reference >= 1:
+        raise ConfigError(f"public and reference must leave pictures to train on, got {public} and {reference} of all")
 
 
 def _share(members: int, fraction: float) -> int:

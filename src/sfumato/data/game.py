@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The membership game: which examples an adversary is asked about, and which of them each model is trained on.
+
+Source: carlini2022lira, Section III (every example is a member of half of the models); steinke2023canaries and
+aerni2024evaluations (canaries: few examples are asked about, all others are trained on by every model).
+Departures: carlini2022lira draws each example's half of the models at random; here models come in pairs, a random half of the
+examples and the rest, so that any even number of models is balanced, every model trains on as many examples as the target, and
+more models can be added to those that are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sfumato.arguments import require_choice
+from sfumato.data.base import Data, Pictures
+from sfumato.data.loader import shuffled
+from sfumato.errors import ConfigError, DataError
+from sfumato.seeds import generator
+
+Canary = Literal["", "clean", "mislabeled"]
+"""What is asked about: "" all examples alike; "clean" a few of them, which the others are trained with; "mislabeled" a few of
+them under a wrong label, which a model can only know by heart."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """The examples that an adversary is asked about, and the target's own half of them.
+
+    Attributes:
+        data: the pictures; `private` is what the target trains on, `nonmembers` what else is asked about.
+        base: what models are trained on parts of, with the labels that they are trained with.
+        places: (N,), int64: the places in `base` of the examples that are asked about.
+        others: (M,), int64: the places of those that every model is trained on.
+        member: (N,), bool: which of the examples the target is trained on.
+        canaries: kind of the examples.
+        seed: of the draw.
+    """
+
+    data: Data
+    base: Pictures
+    places: Tensor
+    others: Tensor
+    member: Tensor
+    canaries: Canary = ""
+    seed: int = 0
+
+    @property
+    def pool(self) -> Pictures:
+        """The N examples, with the labels that they are trained with."""
+        return self.base.subset(self.places)
+
+    def trained_on(self, keep: Tensor) -> Data:
+        """Return the data of a model that is trained on some of the examples.
+
+        Args:
+            keep: (N,), bool.
+        """
+        return self.data.with_parts(private=_private(self.base, self.places, keep, self.others))
+
+    def keep(self, models: int) -> Tensor:
+        """Return which examples each of some reference models is trained on, (models, N), bool.
+
+        Every example is one of exactly half of the models, every model has half of the examples, and the first rows are the same
+        however many are asked for.
+
+        Raises:
+            ConfigError: models is negative or odd.
+
+        Example:
+            >>> from sfumato.data.tensors import from_tensors
+            >>> from sfumato.data.partition import partition
+            >>> data = partition(from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
+            >>> play(data, members=10).keep(4).sum(0).unique()
+            tensor([2])
+        """
+        if models < 0 or models % 2:
+            raise ConfigError(
+                f"references must be an even number >= 0, got {models}: each example is trained on by exactly half of them"
+            )
+        count = len(self.places)
+        rows = []
+        for pair in range(models // 2):
+            row = torch.zeros(count, dtype=torch.bool)
+            row[shuffled(count, generator(self.seed, "keep", pair))[: count // 2]] = True
+            rows += [row, ~row]
+        return torch.stack(rows) if rows else torch.zeros(0, count, dtype=torch.bool)
+
+
+def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: Canary = "mislabeled", seed: int = 0) -> Game:
+    """Draw the examples of a game from the pictures that a target trains on, and half of them as the target's members.
+
+    Args:
+        data: with all parts of `partition`; examples are drawn from `private`.
+        members: how many the target is trained on; as many more are not. None is half of `private`.
+        canaries: ask about so many examples instead, half of which the target is trained on, beside `members` others that every
+            model is trained on; 0 asks about all.
+        canary: what these are.
+        seed: of the draw.
+
+    Returns:
+        The game; its data has the members as `private`, and the others as `nonmembers`.
+
+    Raises:
+        ConfigError: a number is out of range, or there are not enough pictures.
+
+    Example:
+        >>> from sfumato.data.tensors import from_tensors
+        >>> from sfumato.data.partition import partition
+        >>> data = partition(from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
+        >>> game = play(data, members=12)
+        >>> len(game.pool), int(game.member.sum())
+        (24, 12)
+    """
+    require_choice("canary", canary, [kind for kind in get_args(Canary) if kind])
+    private = data.part("private")
+    asked = canaries if canaries else 2 * (len(private) // 2 if members is None else members)
+    beside = 0 if not canaries else (len(private) - canaries if members is None else members)
+    if asked < 4 or asked % 2 or canaries < 0 or beside < 0 or asked + beside > len(private):
+        raise ConfigError(
+            f"members must be at least 2, canaries 0 or even and at least 4, and members and as many non-members (or canaries "
+            f"and the members beside them) are {asked + beside} pictures, got members={members}, canaries={canaries} with "
+            f"{len(private)} pictures to train on; ask for fewer"
+        )
+    order = shuffled(len(private), generator(seed, "game"))
+    places, others = order[:asked].sort().values, order[asked : asked + beside].sort().values
+    base = private
+    if canaries and canary == "mislabeled":
+        labels = private.labels.clone()
+        labels[places] = _wrong(labels[places], len(data.classes), seed)
+        base = private.relabeled(labels, private.tags)
+    member = torch.zeros(asked, dtype=torch.bool)
+    member[shuffled(asked, generator(seed, "members"))[: asked // 2]] = True
+    parts = {"private": _private(base, places, member, others), "nonmembers": base.subset(places[~member])}
+    return Game(data.with_parts(**parts), base, places, others, member, canary if canaries else "", seed)
+
+
+def repeated(members: Pictures, nonmembers: Pictures) -> tuple[int, int]:
+    """Count pictures that occur more than once, by a hash of their pixels.
+
+    Args:
+        members: some pictures.
+        nonmembers: others.
+
+    Returns:
+        How many of the non-members are members too, and how many pictures repeat one of their own side.
+
+    Example:
+        >>> from sfumato.data.resident import ResidentPictures
+        >>> pixels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+        >>> pictures = ResidentPictures(pixels, torch.arange(3))
+        >>> repeated(pictures, pictures.subset(torch.tensor([1])))
+        (1, 2)
+    """
+    inside, outside = _hashes(members), _hashes(nonmembers)
+    known = set(inside)
+    shared = sum(one in known for one in outside)
+    return shared, len(inside) - len(known) + len(outside) - len(set(outside))
+
+
+def require_disjoint(members: Pictures, nonmembers: Pictures) -> int:
+    """Raise where a picture is a member and a non-member; return how many repeat one of their own side.
+
+    Raises:
+        DataError: pictures are on both sides.
+    """
+    shared, own = repeated(members, nonmembers)
+    if shared:
+        raise DataError(
+            f"members and non-members must be different pictures, but {shared} of {len(nonmembers)} non-members have the pixels "
+            "of a member; take them out of one side"
+        )
+    return own
+
+
+def _private(base: Pictures, places: Tensor, keep: Tensor, others: Tensor) -> Pictures:
+    return base.subset(torch.cat([places[keep], others]).sort().values)
+
+
+def _wrong(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """Return another class for each label, drawn evenly."""
+    if classes < 2:
+        raise ConfigError("mislabeled canaries need a second class; use clean ones")
+    return (labels + torch.randint(1, classes, labels.shape, generator=generator(seed, "mislabeled"))) % classes
+
+
+def _hashes(pictures: Pictures) -> list[bytes]:
+    """Return a hash of the pixels of each picture."""
+    parts = torch.arange(len(pictures)).split(1024)
+    return [sha256(row.tobytes()).digest() for part in parts for row in pictures.read(part).cpu().contiguous().numpy()]
