@@ -207,7 +207,7 @@ def test_train_writes_a_run_and_a_second_one_finds_it(sfumato_: Command, monkeyp
     assert (status, err.split("\n")[:2]) == (0, ["train tiny: started", "train tiny: done"])
     assert out.splitlines()[-1] == "run: runs/tiny"
     assert sorted(path.name for path in Path("runs/tiny").iterdir()) == ["recipe.toml", "run.json", "weights.safetensors"]
-    monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("sfumato.targets.fit", lambda *_, **__: pytest.fail("trained again"))
     again = sfumato_("train", recipe)
     assert (again.status, again.out) == (0, out)
     assert again.err.splitlines().count("train tiny (found): done") == 1
@@ -246,7 +246,7 @@ def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(
     record = json.loads(Path("runs/tiny/audit.json").read_text())
     assert {(result["name"], result["part"]) for result in record["attacks"]} == {("decoder", "train"), ("decoder", "inference")}
 
-    monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("sfumato.targets.fit", lambda *_, **__: pytest.fail("trained again"))
     with monkeypatch.context() as also:
         also.setattr("sfumato.pipeline.run_attack", lambda *_, **__: pytest.fail("attacked again"))
         assert sfumato_("audit", recipe)[:2] == first[:2]

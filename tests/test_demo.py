@@ -12,9 +12,9 @@ import torch
 from sfumato import demo
 from sfumato.data.base import Reading
 from sfumato.files import read_tensors
-from sfumato.pipeline import Workplace
 from sfumato.recipe import load_recipe
 from sfumato.store import Store
+from sfumato.targets import Workplace
 
 SMALL = """
 [data]

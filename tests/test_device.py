@@ -17,13 +17,14 @@ from sfumato.defenses.patrol import PATROL
 from sfumato.device import DeviceBudget, finished_head
 from sfumato.errors import ConfigError
 from sfumato.models.resolve import build_model
-from sfumato.pipeline import Workplace, audit_recipe, build_target, train_recipe
+from sfumato.pipeline import audit_recipe
 from sfumato.pruning.footprint import Footprint, Keep
 from sfumato.pruning.tensors import tensor_costs
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.split import cost, cuts, split
 from sfumato.store import Store
+from sfumato.targets import Workplace, build_target, train_recipe
 from sfumato.train import assemble, fit
 
 RECIPE = """
@@ -195,8 +196,8 @@ def test_a_device_that_nothing_fits(refusal: Callable[[Recipe], str]) -> None:
 def test_an_audit_is_refused_before_anything_is_trained(
     workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("fit", "learn"):
-        monkeypatch.setattr(f"sfumato.pipeline.{name}", lambda *_, **__: pytest.fail("trained"))
+    for name in ("targets.fit", "pipeline.learn"):
+        monkeypatch.setattr(f"sfumato.{name}", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ConfigError, match="the head does not fit the device"):
         audit_recipe(recipe('memory = "1kB"', "[recognizer]\n"), blobs, workplace)
     assert not (workplace.store.root / "stages").exists()

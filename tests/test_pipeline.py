@@ -16,11 +16,12 @@ from sfumato.data.base import Data, Reading
 from sfumato.errors import ConfigError, StorageError, WeightsError
 from sfumato.files import read_tensors, write_tensors
 from sfumato.models.resolve import build_model
-from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
+from sfumato.pipeline import audit_recipe
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.store import Store
 from sfumato.target import Target
+from sfumato.targets import Workplace, read_data, train_recipe
 from sfumato.task import task_for
 from sfumato.types import AttackResult, Findings
 
@@ -139,7 +140,7 @@ def test_an_adversary_with_other_pictures_attacks_the_same_target_anew(
 
     audit_recipe(recipe(), blobs, workplace)
     runs = ran(monkeypatch)
-    monkeypatch.setattr("sfumato.pipeline.fit", None)  # training again would fail
+    monkeypatch.setattr("sfumato.targets.fit", None)  # training again would fail
     audit_recipe(recipe(), partition(blobs, auxiliary="test"), workplace)
     assert runs == [("decoder", 0)]
 
@@ -203,7 +204,7 @@ def test_another_recognizer_asks_anew_and_trains_no_target(
 ) -> None:
     audit_recipe(recipe("[audit]", "[recognizer]\nepochs = 1\n[audit]"), blobs, workplace)
     runs = ran(monkeypatch)
-    monkeypatch.setattr("sfumato.pipeline.fit", None)  # training the target again would fail
+    monkeypatch.setattr("sfumato.targets.fit", None)  # training the target again would fail
     weights = tmp_path / "own.safetensors"
     table = f'[recognizer]\nclasses = 2\naccepts = [1]\nweights = "{weights}"\n[audit]'
     for seed in (0, 1):
@@ -275,7 +276,7 @@ def test_a_target_that_is_found_is_the_one_that_was_trained(workplace: Workplace
 def test_what_changes_the_weights_changes_the_stage(
     old: str, new: str, workplace: Workplace, blobs: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfumato.pipeline.fit", lambda *_, **__: [])
+    monkeypatch.setattr("sfumato.targets.fit", lambda *_, **__: [])
     assert train_recipe(recipe(old, new), blobs, workplace)[1].key != train_recipe(recipe(), blobs, workplace)[1].key
 
 
@@ -395,6 +396,6 @@ def test_the_settings_of_a_recipe_reach_the_training(workplace: Workplace, blobs
         seen.append((settings, seed))
         return []
 
-    monkeypatch.setattr("sfumato.pipeline.fit", fit)
+    monkeypatch.setattr("sfumato.targets.fit", fit)
     train_recipe(recipe("[data]", "seed = 5\n[data]"), blobs, workplace)
     assert seen == [(Train(epochs=1), 5)]

@@ -9,10 +9,11 @@ import torch
 
 from sfumato.data.base import Data, Reading
 from sfumato.errors import StorageError
-from sfumato.pipeline import Workplace, audit_recipe, train_recipe
+from sfumato.pipeline import audit_recipe
 from sfumato.publish import publish_audit, publish_target
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.store import Store
+from sfumato.targets import Workplace, train_recipe
 
 RECIPE = """
 data.name = "digits"

@@ -108,8 +108,8 @@ def test_every_problem_is_reported_at_once() -> None:
     fitting.epochs = 1.5
     """)
     assert found == (
-        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, task, attacks, audit, "
-        "recognizer, device",
+        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, task, attacks, "
+        "membership, audit, recognizer, device",
         "seed: expected an integer >= 0, found -1",
         "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std, dropout",
         "model.cut: expected a valid string, found 2",
@@ -135,7 +135,14 @@ def test_every_problem_is_reported_at_once() -> None:
         ('data.name = "digits"\nmodel = {name = "vgg11", cut = "c2", classes = 3}', "model.classes: the data set gives it"),
         ("data = 3", "data: expected a table, found 3"),
         ('data.path = "x"\nmodel = {name = "vgg11", cut = "c2"}', "data.name: missing; known: digits, mnist"),
-        ('data.name = "digits"\nmodel = {name = "vgg11"}', "model.cut: missing"),
+        ('model.name = "vgg11"\n[[attacks]]\nname = "decoder"', "model.cut: missing; the attack decoder need"),
+        ('model.name = "vgg11"\n[[defenses]]\nname = "noise"\nsigma = 1', "model.cut: missing; the defense noise need"),
+        ('model.name = "vgg11"\n[device]\nmacs = 3', "model.cut: missing; [device] need"),
+        ("[membership]\nreferences = 3", "membership: references must be an even number >= 0, got 3"),
+        ("[membership]\nknown = 1.0", "membership: known must be in (0, 1)"),
+        ("[membership]\nviews = 19", "membership: views must be 1 to 18"),
+        ("[membership]\nworkers = -1", "membership: workers must be at least 0"),
+        ('[membership]\ncanary = "dirty"', "membership.canary: expected 'clean' or 'mislabeled', found 'dirty'"),
         ('data.name = "digits"\nmodel = {name = 3, cut = "c2"}', "model.name: expected a string, found 3"),
         ('defenses = {name = "noise"}', "defenses: expected tables written [[defenses]]"),
         ('[[attacks]]\nname = "decoder"\n[[attacks]]\nname = "decoder"', "attacks[1]: a second attack named 'decoder'"),

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from sfumato.attacks.features.likelihood import Likelihood
     from sfumato.attacks.features.mirror import Mirror
     from sfumato.attacks.features.refine import Refine
+    from sfumato.attacks.predictions.base import References
     from sfumato.audit import audit
     from sfumato.data.augment import Augment
     from sfumato.data.base import Data
+    from sfumato.data.game import Game, play
     from sfumato.data.load import load_data
     from sfumato.data.partition import partition
     from sfumato.defenses.app import APP
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from sfumato.pruning.footprint import Keep
     from sfumato.recipe import load_recipe
     from sfumato.recognize import Recognizer
+    from sfumato.reference import train_references
     from sfumato.settings import Optimizer, Schedule, Train
-    from sfumato.split import Split, cuts, split
+    from sfumato.split import Split, cuts, split, whole
     from sfumato.target import Target
     from sfumato.task import Reidentification
     from sfumato.train import harden
@@ -63,6 +66,7 @@ _HOME = {
     "DistCorr": "defenses.distcorr",
     "Dropout": "defenses.dropout",
     "Ensemble": "attacks.features.ensemble",
+    "Game": "data.game",
     "Gan": "attacks.features.gan",
     "Keep": "pruning.footprint",
     "Likelihood": "attacks.features.likelihood",
@@ -73,6 +77,7 @@ _HOME = {
     "Optimizer": "settings",
     "PATROL": "defenses.patrol",
     "Recognizer": "recognize",
+    "References": "attacks.predictions.base",
     "Refine": "attacks.features.refine",
     "Reidentification": "task",
     "ResSFL": "defenses.ressfl",
@@ -89,7 +94,10 @@ _HOME = {
     "load_data": "data.load",
     "load_recipe": "recipe",
     "partition": "data.partition",
+    "play": "data.game",
     "split": "split",
+    "train_references": "reference",
+    "whole": "split",
 }
 
 __all__ = [
@@ -106,6 +114,7 @@ __all__ = [
     "DistCorr",
     "Dropout",
     "Ensemble",
+    "Game",
     "Gan",
     "Keep",
     "Likelihood",
@@ -116,6 +125,7 @@ __all__ = [
     "Optimizer",
     "PATROL",
     "Recognizer",
+    "References",
     "Refine",
     "Reidentification",
     "ResSFL",
@@ -132,7 +142,10 @@ __all__ = [
     "load_data",
     "load_recipe",
     "partition",
+    "play",
     "split",
+    "train_references",
+    "whole",
 ]
 
 

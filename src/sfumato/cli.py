@@ -16,8 +16,8 @@ from sfumato.errors import ConfigError, SfumatoError, StorageError
 if TYPE_CHECKING:
     import torch
 
-    from sfumato.pipeline import Workplace
     from sfumato.studies.results import Results
+    from sfumato.targets import Workplace
     from sfumato.types import NamedWatch
 
 app = typer.Typer(
@@ -132,7 +132,7 @@ def train(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train the target of a recipe, defenses included."""
-    from sfumato import pipeline
+    from sfumato import targets
     from sfumato.device import finished_head
     from sfumato.publish import publish_target
     from sfumato.recipe import load_recipe
@@ -140,8 +140,8 @@ def train(
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
-        data = pipeline.read_data(loaded, place)
-        target, stage = pipeline.train_recipe(loaded, data, place)
+        data = targets.read_data(loaded, place)
+        target, stage = targets.train_recipe(loaded, data, place)
     folder = publish_target(loaded, stage, place.store, loaded.name)
     say_skipped(data.skipped)
     utility = stage.facts()["utility"]
@@ -162,14 +162,14 @@ def audit(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train the target of a recipe, or find it trained, and attack it."""
-    from sfumato import pipeline
+    from sfumato import pipeline, targets
     from sfumato.publish import publish_audit
     from sfumato.recipe import load_recipe
 
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
         place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
-        data = pipeline.read_data(loaded, place)
+        data = targets.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
     folder = publish_audit(loaded, made, stage, place.store, loaded.name)
     say_skipped(data.skipped)
@@ -320,8 +320,8 @@ def _workplace(
 ) -> Workplace:
     """Return where a command works."""
     from sfumato.data.base import Reading
-    from sfumato.pipeline import Workplace
     from sfumato.store import Store
+    from sfumato.targets import Workplace
 
     sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
     if resume and restart:

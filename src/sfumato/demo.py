@@ -11,9 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from sfumato.pipeline import Workplace, audit_recipe, read_data
+from sfumato.pipeline import audit_recipe
 from sfumato.publish import publish_audit
 from sfumato.recipe import Recipe, parse_recipe
+from sfumato.targets import Workplace, read_data
 from sfumato.types import Audit
 
 Scene = Literal["digits", "street"]

@@ -1,158 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take a recipe through its stages: read the data, train the target or find it trained, attack it or find it attacked."""
+"""Take a recipe through its stages: train the target or find it trained, attack it or find it attacked."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TypeVar
-
-import torch
-from torch import nn
 
 from sfumato.analysis.certify import certify
 from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
-from sfumato.data.base import RETRIEVAL, Data, Pictures, Reading
-from sfumato.data.partition import partition
-from sfumato.defenses.base import Defense
-from sfumato.device import require_fit
-from sfumato.errors import ConfigError, StorageError
-from sfumato.files import file_hash, load_into, of_model, read_tensors, write_json, write_tensors
+from sfumato.data.base import Data, Pictures
+from sfumato.errors import ConfigError
+from sfumato.files import file_hash, load_into, read_tensors, write_json, write_tensors
 from sfumato.metrics.image import lpips_is_there
-from sfumato.models.resolve import build_model, own_code
+from sfumato.models.resolve import own_code
 from sfumato.recipe import Recipe
 from sfumato.recognize import Recognizer, Witness, learn
 from sfumato.recognize import assemble as assemble_witness
 from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
-from sfumato.split import Cut, cuts, split
-from sfumato.store import Stage, Store
+from sfumato.store import Stage
 from sfumato.target import Target
+from sfumato.targets import Workplace, build_target, read_record, say_found, train_built
 from sfumato.task import task_for
-from sfumato.train import assemble, fit, restore
-from sfumato.types import Audit, Certificate, Findings, Interval, NamedWatch, Part, told_as
+from sfumato.types import Audit, Certificate, Findings, Interval, Part, told_as
 
 _T = TypeVar("_T")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Where a recipe runs.
-
-    Args:
-        store: where runs and stages are.
-        reading: where data sets are and how they are read; the recipe's budget goes before.
-        device: where to train and attack.
-        resume: go on with a training run that was interrupted.
-        restart: start an interrupted training run over.
-        watch: told of the progress.
-    """
-
-    store: Store
-    reading: Reading
-    device: torch.device
-    resume: bool = False
-    restart: bool = False
-    watch: NamedWatch | None = None
-
-
-def read_data(recipe: Recipe, workplace: Workplace) -> Data:
-    """Read and partition the pictures of a recipe.
-
-    Raises:
-        ConfigError: they are for another task than the recipe's.
-        DataError: files are missing or cannot be used.
-    """
-    reading = dataclasses.replace(workplace.reading, budget=recipe.data.budget)
-    data = recipe.source.load(reading)
-    task_for(data, recipe.task)
-    shares = {"public": recipe.data.public, "reference": recipe.data.reference}
-    return partition(data, **shares, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
-
-
-def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
-    """Return the target of a recipe before it is trained: its model, split, with its defenses.
-
-    Raises:
-        ConfigError: its head does not fit the device of the recipe.
-        WeightsError: the weights to start from are not a whole safetensors file of this model.
-    """
-    example = torch.zeros(2, *data.shape, device=workplace.device)
-
-    def model() -> nn.Module:
-        made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
-        if recipe.split.weights is not None:
-            load_into(made, of_model(read_tensors(recipe.split.weights)[0]), source=recipe.split.weights)
-        return made.to(workplace.device)
-
-    def build(cut: str, defenses: Sequence[Defense]) -> Target:
-        return assemble(split(model(), at=cut, example=example, name=recipe.model), data, defenses, seed=recipe.seed)
-
-    def found() -> Sequence[Cut]:
-        return cuts(model(), example[:1])
-
-    target = build(recipe.split.cut, recipe.defenses)
-    if recipe.device is not None:
-        require_fit(recipe.device, target, data.shape, defenses=recipe.defenses, cuts=found, build=build)
-    return target
-
-
-def train_recipe(recipe: Recipe, data: Data, workplace: Workplace) -> tuple[Target, Stage]:
-    """Return the trained target of a recipe, and its stage. It is trained only where its stage is not done.
-
-    Args:
-        recipe: what to train.
-        data: its pictures, as `read_data` gives them.
-        workplace: where.
-
-    Raises:
-        ConfigError: the run was interrupted and neither resume nor restart is asked for, or the head does not fit the device.
-        WeightsError: the weights to start from are not a whole safetensors file of this model.
-    """
-    target = build_target(recipe, data, workplace)
-    return target, _train(target, recipe, data, workplace)
-
-
-def _train(target: Target, recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
-    """Train the target of a recipe, or find it trained, and return its stage."""
-    stage = workplace.store.stage("target", _definition(recipe, data))
-    weights = stage.weights
-    if stage.done:
-        restore(target, read_tensors(weights)[0], source=weights)
-        _say_found(workplace, f"train {recipe.name}")
-        return stage
-    with stage.claim():
-        _settle_checkpoint(stage, workplace)
-        told = told_as(workplace.watch, f"train {recipe.name}")
-        task = task_for(data, recipe.task)
-        history = fit(
-            target,
-            data,
-            recipe.train,
-            task=task,
-            seed=recipe.seed,
-            checkpoint=stage.checkpoint,
-            definition=stage.key,
-            watch=told,
-        )
-        write_tensors(weights, target.state_dict(), {"definition": stage.key})
-        utility = task.utility(target, data, recipe.seed)
-        stage.finish(
-            {
-                "accuracy": dataclasses.asdict(next(iter(utility.values()))),
-                "utility": {name: dataclasses.asdict(reached) for name, reached in utility.items()},
-                "epochs": [dataclasses.asdict(epoch) for epoch in history],
-                "seed": recipe.seed,
-                "hardware": hardware(workplace.device),
-                "versions": versions(),
-            }
-        )
-    return stage
 
 
 def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str = "") -> tuple[Audit, Stage]:
@@ -170,7 +45,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
     target = build_target(recipe, data, workplace)
     witness = _witness(recipe, data, workplace)  # before the target is trained: what is wrong with it shows at once
-    trained = _train(target, recipe, data, workplace)
+    trained = train_built(target, recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
     scored = sample(data, recipe.audit.pictures, seeds[0])
     attack = partial(
@@ -220,8 +95,8 @@ def _attack(
     )
     record = stage.folder / "findings.json"
     if stage.done:
-        _say_found(workplace, told)
-        return _read(record, findings_from_json)
+        say_found(workplace, told)
+        return read_record(record, findings_from_json)
     with stage.claim():
         found = run_attack(name, attack, target, data, scored, seed=seed, witness=witness, watch=told_as(workplace.watch, told))
         write_json(record, findings_to_json(found))
@@ -269,20 +144,12 @@ def _certificates(
     stage = workplace.store.stage("certificates", definition)
     record = stage.folder / "certificates.json"
     if stage.done:
-        return _read(record, certificates_from_json)
+        return read_record(record, certificates_from_json)
     with stage.claim():
         found = certify(target, data, entropy_of_x=given, seed=seed)
         write_json(record, certificates_to_json(found))
         stage.finish({"target": trained.key, "versions": versions()})
     return found
-
-
-def _read(path: Path, parse: Callable[[object], _T]) -> _T:
-    """Read the record of a stage that is done."""
-    try:
-        return parse(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read {path}: {error}; remove {path.parent} to compute it again") from error
 
 
 def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> dict[str, Interval]:
@@ -291,39 +158,3 @@ def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: i
     if seed == recipe.seed and isinstance(known, dict):
         return {name: Interval(**reached) for name, reached in known.items()}
     return task_for(data, recipe.task).utility(target, data, seed)
-
-
-def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
-    """Return everything that the weights of a target depend on."""
-    return {
-        "format": _FORMAT,
-        "pictures": {name: data.part(name).fingerprint for name in ("private", "test", *RETRIEVAL) if name in data.parts},
-        "sfumato": version("sfumato"),
-        "code": own_code(recipe.model),
-        "classes": len(data.classes),
-        "model": recipe.model,
-        "options": dict(recipe.options),
-        "weights": file_hash(recipe.split.weights),
-        "cut": recipe.split.cut,
-        "defenses": [defense.describe() for defense in recipe.defenses],
-        "train": dataclasses.asdict(recipe.train),
-        "task": repr(task_for(data, recipe.task)),
-        "seed": recipe.seed,
-    }
-
-
-def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:
-    """Keep or remove the checkpoint of an interrupted run, as asked."""
-    if not stage.checkpoint.exists() or workplace.resume:
-        return
-    if not workplace.restart:
-        raise ConfigError(
-            f"an interrupted training run of this recipe is at {stage.folder}; go on with --resume, or start over with --restart"
-        )
-    stage.checkpoint.unlink()
-
-
-def _say_found(workplace: Workplace, name: str) -> None:
-    """Tell of a stage that was computed before."""
-    if workplace.watch is not None:
-        workplace.watch(f"{name} (found)", 1, 1)

@@ -6,92 +6,24 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sfumato import registry
-from sfumato.analysis.certify import EntropyOfX
-from sfumato.analysis.entropy import require_entropy
 from sfumato.arguments import check, construct
 from sfumato.attacks.base import FeatureAttack
-from sfumato.data.partition import require_shares
+from sfumato.attacks.predictions.base import MembershipAttack
 from sfumato.data.source import Source
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.device import DeviceBudget
 from sfumato.errors import ConfigError, RecipeError, nearest
+from sfumato.options import AuditOptions, DataOptions, MembershipOptions, ModelOptions
 from sfumato.recognize import Recognizer
 from sfumato.settings import Train
 from sfumato.task import TASKS, Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Keys of `[data]` that every data set takes.
-
-    Args:
-        budget: bytes of decoded pixels that may stay in memory.
-        public: share of the training pictures that is public, [0, 1).
-        reference: share that is kept for a defense to compare with, [0, 1).
-        auxiliary: where the adversary's pictures come from.
-
-    Raises:
-        ConfigError: budget is not positive, public or reference is outside [0, 1) or both leave nothing, or auxiliary is "public"
-            and nothing is.
-    """
-
-    budget: int = 2 << 30
-    public: float = 0.0
-    reference: float = 0.0
-    auxiliary: Literal["private", "public", "test"] = "private"
-
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise ConfigError(f"budget must be a positive number of bytes, got {self.budget}; 2147483648 is the default")
-        require_shares(self.public, self.reference)
-        if self.auxiliary == "public" and self.public == 0:
-            raise ConfigError('auxiliary = "public" needs public pictures; set public to their share of train, such as 0.2')
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Keys of `[model]` that every model takes.
-
-    Args:
-        cut: where the model is split.
-        weights: a safetensors file to start from, of the model or of a run of it that no defense changed, wherever it was cut;
-            drawn by the seed where None.
-    """
-
-    cut: str
-    weights: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditOptions:
-    """The `[audit]` table.
-
-    Args:
-        pictures: how many of each part are scored, at most.
-        seeds: run every attack with each of these; the recipe's seed where empty.
-        entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
-
-    Raises:
-        ConfigError: pictures is not positive, or the seeds are not different integers >= 0.
-    """
-
-    pictures: int = 1000
-    seeds: tuple[int, ...] = ()
-    entropy_of_x: EntropyOfX = None
-
-    def __post_init__(self) -> None:
-        require_entropy(self.entropy_of_x)
-        if self.pictures < 1:
-            raise ConfigError(f"pictures must be at least 1, got {self.pictures}; 1000 is the default")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
-            raise ConfigError(f"seeds must be different integers >= 0, got {list(self.seeds)}; [0, 1, 2] runs each attack thrice")
 
 
 @dataclass(frozen=True)
@@ -110,7 +42,9 @@ class Recipe:
         defenses: in the order in which they see the features.
         train: how the target is trained.
         task: what for; that of the data with its defaults where None.
-        attacks: by the name that they get in the report.
+        attacks: those on features, by the name that they get in the report.
+        inference: those on predictions, by the name that they get in the report.
+        membership: the game of those; None where there are none and no table asks for one.
         audit: how it is audited.
         recognizer: names what it sees in the reconstructions; None asks nobody.
         device: what the device has for the head; None asks nothing of it.
@@ -128,6 +62,8 @@ class Recipe:
     train: Train
     task: Task | None
     attacks: Mapping[str, FeatureAttack]
+    inference: Mapping[str, MembershipAttack]
+    membership: MembershipOptions | None
     audit: AuditOptions
     recognizer: Recognizer | None
     device: DeviceBudget | None
@@ -198,7 +134,7 @@ def read_recipe(table: Mapping[str, Any], *, text: str, name: str = "recipe", so
     return Recipe(name=name, text=text, **parts)
 
 
-_TABLES = ("seed", "data", "model", "defenses", "train", "task", "attacks", "audit", "recognizer", "device")
+_TABLES = ("seed", "data", "model", "defenses", "train", "task", "attacks", "membership", "audit", "recognizer", "device")
 
 
 @dataclass
@@ -218,7 +154,7 @@ class _Reader:
             self.problems.append(f"seed: expected an integer >= 0, found {seed!r}")
         model, options, split = self._model()
         source, data = self._data()
-        return {
+        parts = {
             "seed": seed,
             "source": source,
             "data": data,
@@ -228,11 +164,13 @@ class _Reader:
             "defenses": self._defenses(),
             "train": self._construct(Train, self._mapping("train"), "train"),
             "task": self._task(),
-            "attacks": self._attacks(),
+            **self._attacks(),
             "audit": self._construct(AuditOptions, self._mapping("audit"), "audit"),
             "recognizer": self._recognizer(),
             "device": self._construct(DeviceBudget, self._mapping("device"), "device") if "device" in self.table else None,
         }
+        self._require_cut(split, parts["defenses"], parts["attacks"])
+        return parts
 
     def _construct(self, target: Any, arguments: Mapping[str, object], where: str) -> Any:
         made, problems = construct(target, arguments, where=where)
@@ -342,8 +280,9 @@ class _Reader:
             self.problems.append(f"defenses: {error}")
         return tuple(whole)
 
-    def _attacks(self) -> dict[str, FeatureAttack]:
-        made: dict[str, FeatureAttack] = {}
+    def _attacks(self) -> dict[str, Any]:
+        """Return the attacks on features, those on predictions, and the game of these."""
+        made: dict[str, Any] = {}
         for where, value in self._list("attacks"):
             if not (name := self._named("attacks", value, where)):
                 continue
@@ -354,7 +293,24 @@ class _Reader:
             if label in made:
                 self.problems.append(f"{where}: a second attack named '{label}'; give it a label of its own")
             made[label] = self._construct(registry.entry("attacks", name).load(), value, where)
-        return made
+        inference = {label: attack for label, attack in made.items() if isinstance(attack, MembershipAttack)}
+        asked = inference or "membership" in self.table
+        return {
+            "attacks": {label: attack for label, attack in made.items() if isinstance(attack, FeatureAttack)},
+            "inference": inference,
+            "membership": self._construct(MembershipOptions, self._mapping("membership"), "membership") if asked else None,
+        }
+
+    def _require_cut(self, split: ModelOptions | None, defenses: Sequence[Defense], attacks: Mapping[str, FeatureAttack]) -> None:
+        """Note where a model is not cut, and something is about the features that cross a cut."""
+        of_features = [f"the attack {name}" for name in attacks]
+        of_features += [f"the defense {defense.name}" for defense in defenses if defense.surface == "features"]
+        of_features += [f"[{key}]" for key in ("recognizer", "device") if key in self.table]
+        if split is not None and not split.cut and of_features:
+            self.problems.append(
+                f"model.cut: missing; {' and '.join(of_features)} need the place where the model is split: "
+                "`sfumato cuts MODEL` lists them"
+            )
 
 
 def _divide(value: Mapping[str, Any], options: Any) -> tuple[dict[str, Any], dict[str, Any]]:

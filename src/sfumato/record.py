@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import PositiveInt, TypeAdapter, ValidationError
+from pydantic import PositiveInt, TypeAdapter
 
 from sfumato.errors import ConfigError
+from sfumato.membership_record import MembershipRecord, record_of
+from sfumato.plain import plain, validate
 from sfumato.types import (
     AttackResult,
     Audit,
@@ -80,6 +81,7 @@ class _Record:
     certificates: tuple[Certificate, ...] = ()
     task: TaskName = "classification"
     utility: Mapping[str, Interval] = field(default_factory=dict)
+    membership: MembershipRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,6 @@ class _FindingsRecord:
 _RECORD = TypeAdapter(_Record)
 _FINDINGS = TypeAdapter(_FindingsRecord)
 _CERTIFICATES = TypeAdapter(tuple[Certificate, ...])
-_T = TypeVar("_T")
 
 
 def to_json(audit: Audit) -> dict[str, object]:
@@ -106,10 +107,10 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task` and `utility`. A number that is not finite, which
-        JSON lacks, is the string "NaN", "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a
-        tuple becomes a list, and a value that JSON has no form for becomes its text; everything else comes back exactly from
-        `from_json`.
+        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task`, `utility` and `membership` (what `membership_to_json`
+        returns, or null). A number that is not finite, which JSON lacks, is the string "NaN", "Infinity" or "-Infinity". A picture
+        is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value that JSON has no form for becomes its
+        text; everything else comes back exactly from `from_json`.
     """
     accuracy = audit.accuracy
     record = _Record(
@@ -128,6 +129,7 @@ def to_json(audit: Audit) -> dict[str, object]:
         certificates=audit.certificates,
         task=audit.task,
         utility=audit.utility,
+        membership=None if audit.membership is None else record_of(audit.membership),
     )
     return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
 
@@ -164,6 +166,7 @@ def from_json(record: object) -> Audit:
         certificates=found.certificates,
         task=found.task,
         utility=found.utility,
+        membership=None if found.membership is None else found.membership.opened(),
     )
 
 
@@ -214,51 +217,6 @@ def findings_from_json(record: object) -> Findings:
     """
     found = validate(_FINDINGS, record, "the findings of an attack, format 1", "remove the stage to compute it again")
     return Findings(found.results, tuple(_decode(pictures) for pictures in found.exhibits), found.hardware)
-
-
-def validate(form: TypeAdapter[_T], record: object, expected: str, advice: str) -> _T:
-    """Check the values of a record.
-
-    Args:
-        form: what it should be.
-        record: as `json.loads` gives it.
-        expected: what it should be, in words.
-        advice: what to do where it is something else.
-
-    Raises:
-        ConfigError: it is something else; the first faults are named.
-    """
-    try:
-        return form.validate_python(record)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in error.errors()]
-        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise ConfigError(f"expected {expected}; found: {shown}; {advice}") from error
-
-
-def plain(value: object) -> object:
-    """Turn a value of a record into one that JSON has a form for.
-
-    Args:
-        value: a value of a record, or a record.
-
-    Example:
-        >>> plain(Interval(0.5, 0.25, math.inf))
-        {'value': 0.5, 'low': 0.25, 'high': 'Infinity'}
-    """
-    if isinstance(value, str):  # a file name may hold bytes that are not Unicode; readers of JSON refuse those
-        return value.encode(errors="backslashreplace").decode()
-    if value is None or isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(plain(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if is_dataclass(value):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
-    return plain(str(value))
 
 
 def _encode(exhibit: Exhibit) -> _PictureRecord:

@@ -20,12 +20,12 @@ from sfumato.data.base import Data, Reading
 from sfumato.defenses.masks import Sparsity
 from sfumato.defenses.surrogate import Inversion
 from sfumato.errors import ConfigError
-from sfumato.pipeline import Workplace, train_recipe
 from sfumato.recipe import parse_recipe
 from sfumato.seeds import ambient
 from sfumato.settings import Optimizer, Train
 from sfumato.split import Split, cost
 from sfumato.store import Store
+from sfumato.targets import Workplace, train_recipe
 from sfumato.train import assemble, fit
 from sfumato.types import Epoch, Step
 from steps import step_of

@@ -8,9 +8,9 @@ import torch
 
 from sfumato.data.base import Data, Reading
 from sfumato.data.partition import partition
-from sfumato.pipeline import Workplace
 from sfumato.recipe import Recipe
 from sfumato.store import Store
+from sfumato.targets import Workplace
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from sfumato.data.base import Reading
-from sfumato.pipeline import Workplace
 from sfumato.store import Store
 from sfumato.studies.load import load_study
 from sfumato.studies.runner import run_study
 from sfumato.studies.summary import number
+from sfumato.targets import Workplace
 
 SEEDS = (0, 1, 2)
 

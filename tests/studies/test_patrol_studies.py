@@ -12,7 +12,6 @@ import torch
 
 from sfumato.data.base import Reading
 from sfumato.models.resnet import resnet18
-from sfumato.pipeline import Workplace
 from sfumato.split import cuts
 from sfumato.store import Store
 from sfumato.studies.load import load_study, read_study, shipped
@@ -21,6 +20,7 @@ from sfumato.studies.runner import run_study
 from sfumato.studies.study import SIZES, Row, Study, merge
 from sfumato.studies.summary import number
 from sfumato.studies.table import paper_table, study_table
+from sfumato.targets import Workplace
 
 NAMES = tuple(name for name in shipped() if name.startswith("patrol"))
 load = functools.cache(load_study)

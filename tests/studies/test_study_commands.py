@@ -57,7 +57,7 @@ def test_a_study_from_run_to_report(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "| Plain |" in (written / "report.md").read_text()
 
-    monkeypatch.setattr("sfumato.pipeline.fit", None)  # nothing is computed again
+    monkeypatch.setattr("sfumato.targets.fit", None)  # nothing is computed again
     assert call("study", "report", "small.toml", monkeypatch=monkeypatch) == 0
     again = capsys.readouterr().out
     assert again == said[: said.index("report: ")]
@@ -81,7 +81,7 @@ def test_a_run_of_one_reading_leaves_that_of_the_other(
 def test_a_failed_cell_is_said_at_the_end_with_status_1(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sfumato.pipeline.fit", None)
+    monkeypatch.setattr("sfumato.targets.fit", None)
     assert call("study", "run", "small.toml", "--device", "cpu", monkeypatch=monkeypatch) == 1
     said = capsys.readouterr().out
     assert "Plain, seed 0: failed: TypeError" in said

@@ -11,7 +11,7 @@ import torch
 from example_study import small_study
 from sfumato.data.base import Data
 from sfumato.errors import ConfigError, MissingDataError, StorageError, TrainingError, UnknownNameError
-from sfumato.pipeline import Workplace, fit, run_attack
+from sfumato.pipeline import run_attack
 from sfumato.recipe import Recipe
 from sfumato.studies import runner
 from sfumato.studies.report import save_study, study_html, study_markdown
@@ -19,6 +19,7 @@ from sfumato.studies.results import Results, read_results
 from sfumato.studies.runner import run_study
 from sfumato.studies.table import study_table
 from sfumato.target import Target
+from sfumato.targets import Workplace, fit
 from sfumato.types import Certificate
 
 
@@ -35,7 +36,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(f"attack {name}")
         return run_attack(name, *args, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sfumato.pipeline.fit", trained)
+    monkeypatch.setattr("sfumato.targets.fit", trained)
     monkeypatch.setattr("sfumato.pipeline.run_attack", attacked)
     return done
 
@@ -195,7 +196,7 @@ def test_a_row_starts_from_the_trained_model_of_another_whatever_their_cuts(
         after.append({name: value.clone() for name, value in target.split.state_dict().items()})
         return history
 
-    monkeypatch.setattr("sfumato.pipeline.fit", trained)
+    monkeypatch.setattr("sfumato.targets.fit", trained)
     study = small_study("sigma = 0.1 }]", 'sigma = 0.1 }]\ncut = "c2"\nstart = "Plain"')
     found = run_study(study, "smoke", workplace)
     assert not found.failed

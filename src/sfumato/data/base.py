@@ -16,8 +16,8 @@ from sfumato.types import Labels, Pixels, TaskName
 
 PARTS = ("train", "test", "private", "public", "auxiliary", "inference")
 """`train` and `test` are the splits as published. `private` is what a target trains on and `public` the rest of `train`.
-`auxiliary` is what an adversary trains on, and `inference` the pictures of inference time that it is scored on. Where it has a share
-there is `reference` too: pictures of `train` that a defense compares `private` with, and that no audit asks about."""
+`auxiliary` is what an adversary trains on, and `inference` the pictures of inference time that it is scored on. Where it has a
+share there is `reference` too: pictures of `train` that a defense compares `private` with, and that no audit asks about."""
 
 RETRIEVAL = ("query", "gallery")
 """Further parts of re-identification: the pictures of `test` that are asked about, and those that are searched."""

@@ -11,6 +11,7 @@ more models can be added to those that are there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Literal, get_args
 
@@ -23,37 +24,50 @@ from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, DataError
 from sfumato.seeds import generator
 
-Canary = Literal["", "clean", "mislabeled"]
-"""What is asked about: "" all examples alike; "clean" a few of them, which the others are trained with; "mislabeled" a few of
-them under a wrong label, which a model can only know by heart."""
+Canary = Literal["clean", "mislabeled"]
+"""The few examples that are asked about: "clean" as they are; "mislabeled" under a wrong label, which a model can only know by
+heart."""
+_TAGS = ("asked", "member")
 
 
 @dataclass(frozen=True)
 class Game:
-    """The examples that an adversary is asked about, and the target's own half of them.
+    """The examples that an adversary is asked about, and which of them each model is trained on.
 
-    Attributes:
-        data: the pictures; `private` is what the target trains on, `nonmembers` what else is asked about.
-        base: what models are trained on parts of, with the labels that they are trained with.
-        places: (N,), int64: the places in `base` of the examples that are asked about.
-        others: (M,), int64: the places of those that every model is trained on.
-        member: (N,), bool: which of the examples the target is trained on.
-        canaries: kind of the examples.
-        seed: of the draw.
+    Args:
+        data: what `play` returned.
+        seed: of the reference models' halves.
+
+    Raises:
+        ConfigError: nobody has drawn a game from the data.
     """
 
     data: Data
-    base: Pictures
-    places: Tensor
-    others: Tensor
-    member: Tensor
-    canaries: Canary = ""
     seed: int = 0
 
-    @property
+    def __post_init__(self) -> None:
+        if "pool" not in self.data.parts:
+            raise ConfigError(f"{self.data.name} has no game: draw one first, with play(data, members=...)")
+
+    @cached_property
+    def _base(self) -> Pictures:
+        """What models are trained on parts of."""
+        pool = self.data.part("pool")
+        return pool.relabeled(pool.labels, {name: tag for name, tag in pool.tags.items() if name not in _TAGS})
+
+    @cached_property
+    def _asked(self) -> Tensor:
+        return self.data.part("pool").tags["asked"].bool()
+
+    @cached_property
     def pool(self) -> Pictures:
         """The N examples, with the labels that they are trained with."""
-        return self.base.subset(self.places)
+        return self._base.subset(self._asked.nonzero()[:, 0])
+
+    @property
+    def member(self) -> Tensor:
+        """Which of the examples the target is trained on, (N,), bool."""
+        return self.data.part("pool").tags["member"].bool()[self._asked]
 
     def trained_on(self, keep: Tensor) -> Data:
         """Return the data of a model that is trained on some of the examples.
@@ -61,13 +75,16 @@ class Game:
         Args:
             keep: (N,), bool.
         """
-        return self.data.with_parts(private=_private(self.base, self.places, keep, self.others))
+        return self.data.with_parts(private=_private(self._base, self._asked, keep))
 
     def keep(self, models: int) -> Tensor:
         """Return which examples each of some reference models is trained on, (models, N), bool.
 
         Every example is one of exactly half of the models, every model has half of the examples, and the first rows are the same
         however many are asked for.
+
+        Args:
+            models: how many, even.
 
         Raises:
             ConfigError: models is negative or odd.
@@ -76,23 +93,22 @@ class Game:
             >>> from sfumato.data.tensors import from_tensors
             >>> from sfumato.data.partition import partition
             >>> data = partition(from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
-            >>> play(data, members=10).keep(4).sum(0).unique()
+            >>> Game(play(data, members=10)).keep(4).sum(0).unique()
             tensor([2])
         """
         if models < 0 or models % 2:
             raise ConfigError(
                 f"references must be an even number >= 0, got {models}: each example is trained on by exactly half of them"
             )
-        count = len(self.places)
-        rows = []
+        count = len(self.pool)
+        rows = torch.zeros(models, count, dtype=torch.bool)
         for pair in range(models // 2):
-            row = torch.zeros(count, dtype=torch.bool)
-            row[shuffled(count, generator(self.seed, "keep", pair))[: count // 2]] = True
-            rows += [row, ~row]
-        return torch.stack(rows) if rows else torch.zeros(0, count, dtype=torch.bool)
+            rows[2 * pair, shuffled(count, generator(self.seed, "keep", pair))[: count // 2]] = True
+        rows[1::2] = ~rows[::2]
+        return rows
 
 
-def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: Canary = "mislabeled", seed: int = 0) -> Game:
+def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: Canary = "mislabeled", seed: int = 0) -> Data:
     """Draw the examples of a game from the pictures that a target trains on, and half of them as the target's members.
 
     Args:
@@ -104,7 +120,8 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
         seed: of the draw.
 
     Returns:
-        The game; its data has the members as `private`, and the others as `nonmembers`.
+        The data set with the members as `private`, the other examples as `nonmembers`, and a `pool` of all that a model may be
+        trained on, with the tags "asked" and "member".
 
     Raises:
         ConfigError: a number is out of range, or there are not enough pictures.
@@ -113,11 +130,11 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
         >>> from sfumato.data.tensors import from_tensors
         >>> from sfumato.data.partition import partition
         >>> data = partition(from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
-        >>> game = play(data, members=12)
-        >>> len(game.pool), int(game.member.sum())
-        (24, 12)
+        >>> played = play(data, members=12)
+        >>> {name: len(played.part(name)) for name in ("private", "nonmembers", "pool")}
+        {'private': 12, 'nonmembers': 12, 'pool': 24}
     """
-    require_choice("canary", canary, [kind for kind in get_args(Canary) if kind])
+    require_choice("canary", canary, get_args(Canary))
     private = data.part("private")
     asked = canaries if canaries else 2 * (len(private) // 2 if members is None else members)
     beside = 0 if not canaries else (len(private) - canaries if members is None else members)
@@ -127,17 +144,22 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
             f"and the members beside them) are {asked + beside} pictures, got members={members}, canaries={canaries} with "
             f"{len(private)} pictures to train on; ask for fewer"
         )
-    order = shuffled(len(private), generator(seed, "game"))
-    places, others = order[:asked].sort().values, order[asked : asked + beside].sort().values
-    base = private
+    drawn = shuffled(len(private), generator(seed, "game"))[: asked + beside]
+    tags = {name: torch.zeros(len(private), dtype=torch.int64) for name in _TAGS}
+    tags["asked"][drawn[:asked]] = 1
+    tags["member"][drawn[: asked // 2]] = 1
+    labels = private.labels.clone()
     if canaries and canary == "mislabeled":
-        labels = private.labels.clone()
-        labels[places] = _wrong(labels[places], len(data.classes), seed)
-        base = private.relabeled(labels, private.tags)
-    member = torch.zeros(asked, dtype=torch.bool)
-    member[shuffled(asked, generator(seed, "members"))[: asked // 2]] = True
-    parts = {"private": _private(base, places, member, others), "nonmembers": base.subset(places[~member])}
-    return Game(data.with_parts(**parts), base, places, others, member, canary if canaries else "", seed)
+        labels[drawn[:asked]] = _wrong(labels[drawn[:asked]], len(data.classes), seed)
+    place = drawn.sort().values
+    base = private.relabeled(labels, private.tags).subset(place)
+    tags = {name: tag[place] for name, tag in tags.items()}
+    member, chosen = tags["member"].bool(), tags["asked"].bool()
+    return data.with_parts(
+        private=_private(base, chosen, member[chosen]),
+        nonmembers=base.subset((chosen & ~member).nonzero()[:, 0]),
+        pool=base.relabeled(base.labels, {**base.tags, **tags}),
+    )
 
 
 def repeated(members: Pictures, nonmembers: Pictures) -> tuple[int, int]:
@@ -178,8 +200,11 @@ def require_disjoint(members: Pictures, nonmembers: Pictures) -> int:
     return own
 
 
-def _private(base: Pictures, places: Tensor, keep: Tensor, others: Tensor) -> Pictures:
-    return base.subset(torch.cat([places[keep], others]).sort().values)
+def _private(base: Pictures, asked: Tensor, keep: Tensor) -> Pictures:
+    """Return the examples to keep, and all that nobody is asked about, in the order of `base`."""
+    trained = ~asked
+    trained[asked.nonzero()[:, 0][keep]] = True
+    return base.subset(trained.nonzero()[:, 0])
 
 
 def _wrong(labels: Tensor, classes: int, seed: int) -> Tensor:

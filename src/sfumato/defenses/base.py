@@ -7,7 +7,7 @@ A method overrides one or two hooks. It never owns the loop, the optimizer, the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ class Defense(nn.Module):
 
     Attributes:
         name: key of the defense in a composition, in checkpoints and in reports.
+        surface: what it protects: features need a model that is cut.
     """
 
     name: ClassVar[str]
+    surface: ClassVar[Literal["features", "predictions"]] = "features"
 
     @property
     def phases(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_json
-from sfumato.record import plain, validate
+from sfumato.plain import plain, validate
 from sfumato.studies.load import read_study
 from sfumato.studies.study import Study
 from sfumato.types import AttackResult, Certificate, DataFacts, Interval, TargetFacts

@@ -14,13 +14,14 @@ from sfumato.audit import data_facts, facts, hardware, versions
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
 from sfumato.modules import eval_mode
-from sfumato.pipeline import Workplace, audit_recipe, read_data, train_recipe
+from sfumato.pipeline import audit_recipe
 from sfumato.recipe import Recipe
 from sfumato.record import png
 from sfumato.seeds import generator
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row, Study
 from sfumato.target import Target
+from sfumato.targets import Workplace, read_data, train_recipe
 from sfumato.types import Audit, NamedWatch
 
 TIMED_BATCH = 128

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference models: trained as the target was, each on another half of the examples; their answers are all that attacks need.
+
+Source: shokri2017membership, Section V (shadow models); carlini2022lira, Section V; yuan2022pruned and aerni2024evaluations (an
+adversary who knows the defense trains its references with it).
+Departures: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sfumato.attacks.predictions.base import Answers, Oracle, References
+from sfumato.data.base import Data, Pictures
+from sfumato.data.game import Game
+from sfumato.data.loader import as_images, batches
+from sfumato.data.views import check_views, view
+from sfumato.modules import eval_mode
+from sfumato.parallel import run_each
+from sfumato.seeds import derive, generator
+from sfumato.target import BATCH, LabelsView, Target
+from sfumato.types import Watch
+
+Training = Callable[[Data, int], Target]
+"""How a target comes about: from data, of which `private` is trained on, and a seed to the trained target, defenses included."""
+
+PERTURBATIONS = 10
+"""Perturbed copies of an example behind its sensitivity, as yuan2022pruned has them."""
+PERTURBATION = 1e-3
+"""Their standard deviation, in units of x."""
+
+
+@torch.no_grad()
+def answer(target: Target, pictures: Pictures, *, views: int = 1, sensitivity: bool = False, seed: int = 0) -> Answers:
+    """Ask a target as deployed about examples.
+
+    Args:
+        target: the target; in eval mode while it answers, and left as it is found.
+        pictures: the N examples.
+        views: how many views of each, see `sfumato.data.views`.
+        sensitivity: ask about perturbed copies too.
+        seed: of the defense's random numbers and of the perturbations, which are the same for every model.
+
+    Returns:
+        Its answers, on the CPU.
+
+    Raises:
+        ConfigError: the pictures have not so many views.
+
+    Example:
+        >>> import sfumato as sf
+        >>> data = sf.load_data((torch.rand(10, 1, 8, 8), torch.arange(10) % 2))
+        >>> net = sf.build_model("lenet5", classes=2, shape=(1, 8, 8))
+        >>> answer(Target(sf.whole(net), sf.Compose()), data.part("private"), views=2).logits.shape
+        torch.Size([8, 2, 2])
+    """
+    check_views(views, pictures.shape)
+    stream = generator(seed, "answers", device=target.device)
+    moves = generator(seed, "perturbations", device=target.device)
+    logits, moved = [], []
+    with eval_mode(target):
+        for x, _ in batches(pictures.to(target.device), size=BATCH, device=target.device):
+            asked = torch.stack([target(view(x, number), stream) for number in range(views)], 1).float()
+            logits.append(asked.cpu())
+            if sensitivity:
+                moved.append(_sensitivity(target, x, asked[:, 0].softmax(-1), stream, moves).cpu())
+    return Answers(torch.cat(logits), torch.cat(moved) if sensitivity else None)
+
+
+def _sensitivity(target: Target, x: Tensor, posteriors: Tensor, stream: torch.Generator, moves: torch.Generator) -> Tensor:
+    """Return the mean change of each posterior over perturbed copies of x, by their standard deviation, (n, C)."""
+    total = torch.zeros_like(posteriors)
+    for _ in range(PERTURBATIONS):
+        noise = torch.randn(x.shape, generator=moves, device=x.device) * PERTURBATION
+        total += (target(x + noise, stream).float().softmax(-1) - posteriors).abs()
+    return total / (PERTURBATIONS * PERTURBATION)
+
+
+def oracle(target: Target, pictures: Pictures, *, classes: int, seed: int = 0) -> Oracle:
+    """Return a target that answers with labels about changed pictures.
+
+    Args:
+        target: the target as deployed.
+        pictures: the N examples.
+        classes: how many.
+        seed: of the defense's random numbers.
+    """
+    seen = target.view("labels", generator(seed, "oracle", device=target.device))
+    assert isinstance(seen, LabelsView)  # noqa: S101 -- every view is one
+    resident = pictures.to(target.device)
+    return Oracle(
+        labels=lambda x: seen.labels(x).cpu(),
+        read=lambda index: as_images(resident.read(index), target.device),
+        classes=classes,
+    )
+
+
+def train_references(
+    training: Training,
+    game: Game,
+    *,
+    count: int = 16,
+    views: int = 1,
+    sensitivity: bool = False,
+    seed: int = 0,
+    workers: int = 0,
+    watch: Watch | None = None,
+) -> References:
+    """Train reference models and ask them about the examples of a game. On the CPU several train at once.
+
+    Args:
+        training: how the target came about; called with the data of each reference and a seed of its own.
+        game: the examples, and which of them each reference is trained on.
+        count: how many, even; 2 or more.
+        views: how many views of each example they are asked about.
+        sensitivity: whether they are asked about perturbed copies too.
+        seed: of the references.
+        workers: processes on the CPU; 0 is one for each core.
+        watch: told of the progress.
+
+    Returns:
+        Their answers.
+
+    Raises:
+        ConfigError: count is odd or negative, or the pictures have not so many views.
+
+    Example:
+        >>> import sfumato as sf
+        >>> data = sf.play(sf.load_data((torch.rand(50, 1, 8, 8), torch.arange(50) % 2)))
+        >>> def training(data: Data, seed: int) -> Target:
+        ...     net = sf.build_model("lenet5", classes=2, shape=(1, 8, 8), seed=seed)
+        ...     return sf.harden(sf.whole(net), data, epochs=1, seed=seed)
+        >>> len(train_references(training, Game(data), count=2, workers=1))
+        2
+    """
+    keep = game.keep(count)
+    check_views(views, game.pool.shape)
+    ask = partial(answer, views=views, sensitivity=sensitivity, seed=seed)
+
+    def job(place: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        found = ask(training(game.trained_on(keep[place]), reference_seed(seed, place)), game.pool)
+        return found.logits.numpy(), None if found.sensitivity is None else found.sensitivity.numpy()
+
+    answers = run_each([partial(job, place) for place in range(count)], workers=workers, told=watch)
+    return References(tuple(Answers(torch.from_numpy(a), None if b is None else torch.from_numpy(b)) for a, b in answers), keep)
+
+
+def reference_seed(seed: int, place: int) -> int:
+    """Return the seed of a reference model, of 31 bits.
+
+    Example:
+        >>> reference_seed(0, 0) == reference_seed(0, 1)
+        False
+    """
+    return derive(seed, "reference", place) >> 32
