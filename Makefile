@@ -12,7 +12,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,digits,export,prune,reid]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,digits,dp,export,prune,reid]"
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -5,11 +5,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html.parser import HTMLParser
+from statistics import NormalDist
 
 import torch
 from hypothesis import strategies as st
 
-from sfumato.types import AttackResult, Audit, Certificate, DataFacts, Exhibit, Interval, Recognition, TargetFacts
+from sfumato.types import (
+    AttackResult,
+    Audit,
+    Bound,
+    Certificate,
+    Compression,
+    DataFacts,
+    Exhibit,
+    Interval,
+    Membership,
+    MembershipResult,
+    Recognition,
+    Roc,
+    Slice,
+    TargetFacts,
+)
 
 
 def near(value: float, width: float = 0.01) -> Interval:
@@ -100,6 +116,80 @@ def certificate(floor: float | None = 0.005, **changes: object) -> Certificate:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+REFUSED = Bound(None, None, None, "too few non-members (500): 0.1 % false alarms need at least 10,000; score more")
+
+
+def gaussian_roc(auc: float, nonmembers: int) -> Roc:
+    """The curve of scores from two normal distributions of equal width, at every whole number of false alarms."""
+    normal = NormalDist()
+    apart = 2**0.5 * normal.inv_cdf(auc)
+    fpr = [count / nonmembers for count in range(1, nonmembers)]
+    return Roc((0.0, *fpr, 1.0), (0.0, *(normal.cdf(normal.inv_cdf(share) + apart) for share in fpr), 1.0))
+
+
+def bound(value: float, width: float = 0.3) -> Bound:
+    return Bound(value, value * (1 - width), value * (1 + width))
+
+
+def inference(name: str = "lira", area: float = 0.7, **changes: object) -> MembershipResult:
+    """A result of an attack on the predictions: 500 members, 500 non-members."""
+    plain = MembershipResult(
+        name=name,
+        seed=0,
+        access="logits",
+        members=500,
+        nonmembers=500,
+        targets=1,
+        references=16,
+        adaptive=True,
+        auc=near(area, 0.03),
+        tpr_at_1=bound(0.071),
+        tpr_at_01=REFUSED,
+        balanced_accuracy=near(0.6, 0.03),
+        advantage=near(0.2, 0.1),
+        epsilon=0.42,
+        roc=gaussian_roc(area, 50),
+        slices={
+            "class 3": Slice(50, 52, 0.2, near(0.8), near(0.7)),
+            "class 4": Slice(50, 48, -0.01, near(0.9), near(0.8)),
+        },
+        seconds=0.25,
+        queries=2000,
+        settings={"variance": "global"},
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def membership(*results: MembershipResult, **changes: object) -> Membership:
+    """What was found of the predictions: 98 % right on members, 87.4 % on the others, so that the gap attack reaches 55.3 %."""
+    loss = inference("loss", 0.6, references=0, tpr_at_1=bound(0.02), balanced_accuracy=near(0.56))
+    plain = Membership(
+        results=results or (loss, inference()),
+        members=500,
+        nonmembers=500,
+        duplicates=0,
+        accuracy=(near(0.98), near(0.874)),
+        references=16,
+        canaries="",
+        untested=("attacks with 64 reference models",),
+        seeds=(0,),
+        versions={"torch": "2.13.0"},
+        hardware="2 CPU cores",
+        title="a table of logits",
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+COMPRESSED = Compression(61470, 3815, 246_000, 21_500, 416_520, 40_011, (0.151, 0.149))
+
+
+def asked(found: Membership | None = None, *defenses: str, **changes: object) -> Audit:
+    """An audit of the predictions only, of a model that is not split."""
+    whole = replace(target(*defenses), cut="", head_parameters=0, head_macs=0, head_memory=0, feature_shape=(1, 4, 5))
+    plain = {"attacks": (), "exhibits": (), "target": whole, "membership": found or membership()}
+    return audit(0.01, 0.98, *defenses, **{**plain, **changes})
+
+
 class Page(HTMLParser):
     """Every tag of a page with its attributes, and the text."""
 
@@ -161,6 +251,52 @@ certificates = st.builds(
     values=st.dictionaries(st.text(), st.floats(), max_size=3),
     assumptions=st.lists(st.text(), max_size=2).map(tuple),
 )
+bounds = st.builds(Bound, *(st.none() | st.floats() for _ in range(3)), st.text())
+curves = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=5).map(
+    lambda pairs: Roc(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
+)
+inferences = st.builds(
+    MembershipResult,
+    name=st.text(),
+    seed=st.integers(),
+    access=st.sampled_from(["labels", "logits", "features", "weights"]),
+    members=st.integers(),
+    nonmembers=st.integers(),
+    targets=st.integers(),
+    references=st.integers(),
+    adaptive=st.booleans(),
+    auc=intervals,
+    tpr_at_1=bounds,
+    tpr_at_01=bounds,
+    balanced_accuracy=intervals,
+    advantage=intervals,
+    epsilon=st.floats(),
+    roc=curves,
+    slices=st.dictionaries(
+        st.text(), st.builds(Slice, st.integers(), st.integers(), st.floats(), intervals, intervals), max_size=2
+    ),
+    seconds=st.floats(),
+    queries=st.integers(),
+    settings=st.dictionaries(st.text(), values | st.lists(values), max_size=3),
+)
+memberships = st.builds(
+    Membership,
+    results=st.lists(inferences, max_size=3).map(tuple),
+    members=st.integers(),
+    nonmembers=st.integers(),
+    duplicates=st.integers(),
+    accuracy=st.tuples(intervals, intervals),
+    references=st.integers(),
+    canaries=st.text(),
+    untested=st.lists(st.text(), max_size=2).map(tuple),
+    seeds=st.lists(st.integers(), max_size=3).map(tuple),
+    versions=st.dictionaries(st.text(), st.text(), max_size=3),
+    hardware=st.text(),
+    title=st.text(),
+)
+compressions = st.builds(
+    Compression, *(st.integers() for _ in range(6)), milliseconds=st.none() | st.tuples(st.floats(), st.floats())
+)
 audits = st.builds(
     audit,
     title=st.text(),
@@ -173,4 +309,6 @@ audits = st.builds(
     certificates=st.lists(certificates, max_size=2).map(tuple),
     task=st.sampled_from(["classification", "reidentification"]),
     utility=st.dictionaries(st.text(), intervals, max_size=4),
+    membership=st.none() | memberships,
+    target=st.builds(replace, st.just(target()), cut=st.text(max_size=2), compression=st.none() | compressions),
 )

@@ -256,6 +256,89 @@ def test_audit_attacks_once_and_an_attack_that_is_added_finds_the_target(
     assert {result["name"] for result in record["attacks"]} == {"decoder", "likelihood"}
 
 
+def write_answers(count: int = 200) -> tuple[str, str]:
+    """What a model answered that is surer of its members."""
+    stream, names = np.random.default_rng(0), ("members.npz", "nonmembers.npz")
+    for name, sure in zip(names, (3.0, 1.0), strict=True):
+        labels = np.arange(count) % 4
+        logits = stream.normal(size=(count, 4)).astype(np.float32)
+        logits[np.arange(count), labels] += sure
+        np.savez(name, logits=logits, labels=labels)
+    return names
+
+
+ANSWERS = ("--attack", "loss", "--attack", "gap")
+BOTH = ("--logits", "members.npz", "nonmembers.npz")
+
+
+def test_audit_of_answers_shows_a_table_of_80_columns_and_what_it_says(
+    sfumato_: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sfumato.display, "_FILE_WIDTH", 80)
+    status, out, err = sfumato_("audit", "--logits", *write_answers(), *ANSWERS)
+    assert (status, err) == (0, "")
+    table, said = out.split("200 members and 200 non-members.")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "…" not in table
+    lines = table.splitlines()
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("loss ")]
+    assert lines[first + 1].startswith("200 + 200 ")
+    assert [line.split()[0] for line in lines if line.startswith(("loss ", "gap "))] == ["loss", "gap"]
+    assert "too few" in table
+    assert "The strongest attack (loss) finds " in said
+    assert "(the gap attack)" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("ending", ["html", "md", "json"])
+def test_audit_of_answers_writes_a_report(ending: str, sfumato_: Command) -> None:
+    status, out, _ = sfumato_("audit", "--logits", *write_answers(), *ANSWERS, "-o", f"new/report.{ending}")
+    assert (status, out.splitlines()[-1]) == (0, f"report: new/report.{ending}")
+    assert "members.npz" in Path(f"new/report.{ending}").read_text(encoding="utf-8")
+
+
+def test_json_of_answers_is_all_that_is_printed(sfumato_: Command) -> None:
+    status, out, err = sfumato_("audit", "--logits", *write_answers(), *ANSWERS, "--json", "--output", "report.html")
+    assert (status, err) == (0, "")
+    record = json.loads(out)
+    assert (record["format"], record["surface"], record["members"], record["nonmembers"]) == (1, "predictions", 200, 200)
+    loss, gap = record["attacks"]
+    assert (loss["name"], gap["name"]) == ("loss", "gap")
+    for number in ("auc", "tpr_at_1", "balanced_accuracy"):
+        assert loss[number]["low"] <= loss[number]["value"] <= loss[number]["high"]
+    assert loss["auc"]["value"] > 0.8
+    assert loss["tpr_at_01"]["value"] is None
+    assert loss["tpr_at_01"]["missing"].startswith("too few non-members (200)")
+    assert Path("report.html").exists()
+
+
+def test_json_of_a_recipe_is_all_that_is_printed(sfumato_: Command) -> None:
+    status, out, _ = sfumato_("audit", write_recipe(), "--json", "-o", "extra.md")
+    assert status == 0
+    assert out.isascii()
+    assert json.loads(out) == json.loads(Path("runs/tiny/audit.json").read_text(encoding="utf-8"))
+    assert Path("extra.md").read_text(encoding="utf-8").startswith("# What the features give away")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "an audit needs a recipe or --logits MEMBERS NONMEMBERS, got neither; give one: "),
+        (("tiny.toml", *BOTH), "an audit needs a recipe or --logits MEMBERS NONMEMBERS, got both; give one: "),
+        (("tiny.toml", "--attack", "loss"), "--attack goes with --logits, got it with tiny.toml; a recipe names its attacks"),
+        (("--logits", "members.npz", "none.npz"), "none.npz"),
+        ((*BOTH, "--attack", "los"), "no attack named 'los' (did you mean 'loss'?)"),
+        ((*BOTH, "-o", "x.pdf"), "expected a report ending in .html, .md, .json, got 'x.pdf'; choose one of these"),
+        (("tiny.toml", "-o", "x.pdf"), "expected a report ending in .html, .md, .json, got 'x.pdf'; choose one of these"),
+        (("--logits", "members.npz", "members.npz"), "members and non-members must be different examples"),
+    ],
+)
+def test_an_audit_of_nothing_or_of_two_things(arguments: tuple[str, ...], expected: str, refused: Callable[..., str]) -> None:
+    write_recipe()
+    write_answers(40)
+    assert expected in refused("audit", *arguments)
+
+
 def test_report_shows_runs_side_by_side(sfumato_: Command) -> None:
     for name, sigma in (("before", 0.0), ("after", 0.5)):
         assert sfumato_("audit", write_recipe(name=name, more=f'[[defenses]]\nname = "noise"\nsigma = {sigma}\n')).status == 0

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from sfumato.defenses.cem import CEM
     from sfumato.defenses.compose import Compose
     from sfumato.defenses.distcorr import DistCorr
+    from sfumato.defenses.dpsgd import DPSGD
     from sfumato.defenses.dropout import Dropout
+    from sfumato.defenses.mcmia import MCMIA
+    from sfumato.defenses.minmax import MinMax
     from sfumato.defenses.noise import Noise
     from sfumato.defenses.noise_arl import NoiseARL
     from sfumato.defenses.noise_nopeek import NoiseNopeek
@@ -40,17 +43,19 @@ if TYPE_CHECKING:
     from sfumato.defenses.ressfl import ResSFL
     from sfumato.defenses.skip import Skip
     from sfumato.errors import SfumatoError
+    from sfumato.membership import audit_answers
+    from sfumato.model_audit import audit_membership
     from sfumato.models.resolve import build_model
     from sfumato.pruning.footprint import Keep
     from sfumato.recipe import load_recipe
     from sfumato.recognize import Recognizer
-    from sfumato.reference import train_references
+    from sfumato.reference import load_references, save_references, train_references
     from sfumato.settings import Optimizer, Schedule, Train
     from sfumato.split import Split, cuts, split, whole
     from sfumato.target import Target
     from sfumato.task import Reidentification
     from sfumato.train import harden
-    from sfumato.types import Audit
+    from sfumato.types import Audit, Membership
 
 _HOME = {
     "APP": "defenses.app",
@@ -60,6 +65,7 @@ _HOME = {
     "Bottleneck": "defenses.bottleneck",
     "CEM": "defenses.cem",
     "Compose": "defenses.compose",
+    "DPSGD": "defenses.dpsgd",
     "Data": "data.base",
     "Decoder": "attacks.features.decoder",
     "Defense": "defenses.base",
@@ -70,6 +76,9 @@ _HOME = {
     "Gan": "attacks.features.gan",
     "Keep": "pruning.footprint",
     "Likelihood": "attacks.features.likelihood",
+    "MCMIA": "defenses.mcmia",
+    "Membership": "types",
+    "MinMax": "defenses.minmax",
     "Mirror": "attacks.features.mirror",
     "Noise": "defenses.noise",
     "NoiseARL": "defenses.noise_arl",
@@ -88,13 +97,17 @@ _HOME = {
     "Target": "target",
     "Train": "settings",
     "audit": "audit",
+    "audit_answers": "membership",
+    "audit_membership": "model_audit",
     "build_model": "models.resolve",
     "cuts": "split",
     "harden": "train",
     "load_data": "data.load",
     "load_recipe": "recipe",
+    "load_references": "reference",
     "partition": "data.partition",
     "play": "data.game",
+    "save_references": "reference",
     "split": "split",
     "train_references": "reference",
     "whole": "split",
@@ -108,6 +121,7 @@ __all__ = [
     "Bottleneck",
     "CEM",
     "Compose",
+    "DPSGD",
     "Data",
     "Decoder",
     "Defense",
@@ -118,6 +132,9 @@ __all__ = [
     "Gan",
     "Keep",
     "Likelihood",
+    "MCMIA",
+    "Membership",
+    "MinMax",
     "Mirror",
     "Noise",
     "NoiseARL",
@@ -136,13 +153,17 @@ __all__ = [
     "Target",
     "Train",
     "audit",
+    "audit_answers",
+    "audit_membership",
     "build_model",
     "cuts",
     "harden",
     "load_data",
     "load_recipe",
+    "load_references",
     "partition",
     "play",
+    "save_references",
     "split",
     "train_references",
     "whole",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
@@ -29,10 +30,12 @@ from sfumato.task import task_for
 from sfumato.types import (
     Audit,
     Certificate,
+    Compression,
     DataFacts,
     Exhibit,
     Findings,
     Interval,
+    Membership,
     NamedWatch,
     Part,
     TargetFacts,
@@ -40,10 +43,10 @@ from sfumato.types import (
     told_as,
 )
 
-_NOT_THIS_SURFACE = (
-    "the weights: whether training pictures can be recovered from the released classifier (model inversion)",
-    "the predictions: whether membership in the training set shows in the answers (membership inference)",
-)
+_WEIGHTS = "the weights: whether training pictures can be recovered from the released classifier (model inversion)"
+_PREDICTIONS = "the predictions: whether membership in the training set shows in the answers (membership inference)"
+_FEATURES = "the features: whether the picture can be recovered from what crosses the cut"
+_OF_FEATURES = "sfumato.attacks.features."
 _UNBOUNDED = (
     "every other adversary: certificates are known only for features with Gaussian noise added and nothing else done to them"
 )
@@ -185,6 +188,8 @@ def assemble_audit(
     seeds: Sequence[int],
     utility: Mapping[str, Interval],
     certificates: tuple[Certificate, ...] = (),
+    membership: Membership | None = None,
+    compression: Compression | None = None,
     title: str = "",
 ) -> Audit:
     """Put together an audit of what each of its attacks came to.
@@ -192,29 +197,36 @@ def assemble_audit(
     Args:
         target: the target.
         data: its pictures.
-        attacks: those that were run, by name.
+        attacks: those on features that were run, by name.
         scored: the pictures that were scored.
         findings: of each attack with each seed.
         seeds: of the attacks.
         utility: of the target on its task, the headline first.
         certificates: of the target.
+        membership: what was found of the predictions.
+        compression: what pruning left of the model.
         title: a line for people; model and cut where empty.
     """
     sent = [Exhibit(part, some.read(torch.arange(min(SHOWN, len(some)))).cpu()) for part, some in scored.items()]
     return Audit(
-        title=title or f"{target.split.name} cut at {target.split.at}",
-        target=facts(target, data),
+        title=title or (f"{target.split.name} cut at {target.split.at}" if target.split.at else target.split.name),
+        target=replace(facts(target, data), compression=compression),
         data=data_facts(data),
         accuracy=next(iter(utility.values())),
         attacks=tuple(result for found in findings for result in found.results),
         exhibits=(*sent, *(exhibit for found in findings for exhibit in found.exhibits)),
-        untested=_untested(attacks, seeds, certificates, stochastic=target.protection.stochastic),
+        untested=(
+            *_untested(attacks, seeds, certificates, target),
+            _WEIGHTS,
+            *([] if membership else [_PREDICTIONS]),
+        ),
         seeds=tuple(seeds),
         versions=versions(),
-        hardware="; ".join(dict.fromkeys(found.hardware for found in findings)),
+        hardware="; ".join(dict.fromkeys(found.hardware for found in findings)) or hardware(target.device),
         certificates=certificates,
         task=data.task,
         utility=utility,
+        membership=membership,
     )
 
 
@@ -312,17 +324,21 @@ def data_facts(data: Data) -> DataFacts:
 
 
 def _untested(
-    named: Mapping[str, FeatureAttack], seeds: Sequence[int], certificates: Sequence[Certificate], *, stochastic: bool
+    named: Mapping[str, FeatureAttack], seeds: Sequence[int], certificates: Sequence[Certificate], target: Target
 ) -> tuple[str, ...]:
-    """Say what an audit with these attacks says nothing about."""
+    """Say what an audit with these attacks says nothing about, as far as features go."""
+    if not target.split.at:
+        return ()
+    if not named:
+        return (_FEATURES,)
     run = {type(attack) for attack in named.values()}
     left = [
         f"the attack '{name}': {entry.summary}"
         for name, entry in registry.TABLE["attacks"].items()
-        if name not in named and entry.load() not in run
+        if entry.path.startswith(_OF_FEATURES) and name not in named and entry.load() not in run
     ]
     averaged = any(attack.releases > 1 for attack in named.values())
-    once = [_REPEATED] if stochastic and not averaged else []
+    once = [_REPEATED] if target.protection.stochastic and not averaged else []
     few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
     bound = [] if certificates else [_UNBOUNDED]
-    return (*left, *_NOT_THIS_SURFACE, *once, *few, *bound)
+    return (*left, *once, *few, *bound)

@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.display import console, print_audits, progress, say, say_skipped, short
-from sfumato.errors import ConfigError, SfumatoError, StorageError
+from sfumato.display import console, print_audits, print_json, print_membership, progress, say, say_skipped, short
+from sfumato.errors import ConfigError, SfumatoError
+from sfumato.place import open_workplace
 
 if TYPE_CHECKING:
-    import torch
-
     from sfumato.studies.results import Results
-    from sfumato.targets import Workplace
-    from sfumato.types import NamedWatch
 
 app = typer.Typer(
     help="Find out what a vision model gives away, train it so that it doesn't, and ship it safely.",
@@ -55,7 +51,7 @@ def demo(
     from sfumato.demo import FOLDER, run_demo
 
     with progress("the same command goes on") as watch:
-        audits = run_demo(scene, _workplace(runs, None, device, resume=True, watch=watch))
+        audits = run_demo(scene, open_workplace(runs, None, device, resume=True, watch=watch))
     path = report.save(audits, runs / FOLDER[scene] / "report.html")
     print_audits(audits)
     say(f"report: {path}")
@@ -139,7 +135,7 @@ def train(
 
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
-        place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
+        place = open_workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = targets.read_data(loaded, place)
         target, stage = targets.train_recipe(loaded, data, place)
     folder = publish_target(loaded, stage, place.store, loaded.name)
@@ -153,7 +149,23 @@ def train(
 
 @app.command()
 def audit(
-    recipe: RecipePath,
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe (TOML).", show_default=False)] = None,
+    logits: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="MEMBERS NONMEMBERS",
+            help="In place of a recipe: what a model answered about examples that it was trained on, and about others; .npz "
+            "files with the arrays logits and labels.",
+            show_default=False,
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="With --logits: an attack to run; repeat it.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A report; ends in .html, .md or .json.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")] = False,
     runs: Runs = Path("runs"),
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -161,20 +173,57 @@ def audit(
     restart: Restart = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train the target of a recipe, or find it trained, and attack it."""
-    from sfumato import pipeline, targets
+    """Train the target of a recipe, or find it trained, and attack it; or attack what a model answered, with --logits."""
+    from sfumato.membership_report import report_ending
+
+    if output is not None:
+        report_ending(output)  # said before minutes of work are lost
+    if logits is not None and recipe is None:
+        _audit_answers(logits, attack or None, output, as_json=as_json)
+        return
+    if recipe is None or logits is not None:
+        raise ConfigError(
+            f"an audit needs a recipe or --logits MEMBERS NONMEMBERS, got {'both' if recipe else 'neither'}; give one: sfumato "
+            "audit RECIPE trains and attacks a target, sfumato audit --logits members.npz nonmembers.npz attacks its answers"
+        )
+    if attack:
+        raise ConfigError(f"--attack goes with --logits, got it with {recipe}; a recipe names its attacks in [[attacks]]")
+    from sfumato import pipeline, report, targets
     from sfumato.publish import publish_audit
     from sfumato.recipe import load_recipe
+    from sfumato.record import to_json
 
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
-        place = _workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
+        place = open_workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
         data = targets.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
     folder = publish_audit(loaded, made, stage, place.store, loaded.name)
+    if output is not None:
+        report.save([made], output)
+    if as_json:
+        print_json(to_json(made))
+        return
     say_skipped(data.skipped)
     print_audits([made])
-    say(f"report: {folder / 'report.html'}")
+    say(f"report: {output or folder / 'report.html'}")
+
+
+def _audit_answers(logits: tuple[Path, Path], attacks: list[str] | None, output: Path | None, *, as_json: bool) -> None:
+    """Attack what a model answered about members and others."""
+    from sfumato.membership import audit_answers
+    from sfumato.membership_record import membership_to_json
+    from sfumato.membership_report import save_membership
+
+    found = audit_answers(*logits, attacks=attacks)
+    if output is not None:
+        save_membership([found], output)
+    if as_json:
+        print_json(membership_to_json(found))
+        return
+    print_membership(found)
+    if output is not None:
+        say(f"report: {output}")
 
 
 @app.command()
@@ -243,7 +292,7 @@ def run_study(
 
     loaded = load_study(name)
     with progress("the same command goes on") as watch:
-        place = _workplace(runs, data_root, device, skip_bad=skip_bad, watch=watch)
+        place = open_workplace(runs, data_root, device, skip_bad=skip_bad, watch=watch)
         found = runner.run_study(loaded, size, place, seeds=range(seeds), reading=reading)
     folder = _study_folder(runs, loaded.name, size, reading)
     save_study(found, folder)
@@ -308,66 +357,12 @@ def main() -> None:
         sys.exit(2)
 
 
-def _workplace(
-    runs: Path,
-    data_root: Path | None,
-    device: str,
-    *,
-    resume: bool = False,
-    restart: bool = False,
-    skip_bad: bool = False,
-    watch: NamedWatch | None = None,
-) -> Workplace:
-    """Return where a command works."""
-    from sfumato.data.base import Reading
-    from sfumato.store import Store
-    from sfumato.targets import Workplace
-
-    sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
-    if resume and restart:
-        raise ConfigError("--resume and --restart exclude each other; give one")
-    return Workplace(
-        store=Store(_writable(runs)),
-        reading=Reading(root=data_root, skip_bad=skip_bad),
-        device=_device(device),
-        resume=resume,
-        restart=restart,
-        watch=watch,
-    )
-
-
 def _record(run: Path) -> Path:
     """Return the record of a run, given as its folder or as the record itself."""
     path = run / "audit.json" if run.is_dir() else run
     if not path.exists():
         raise ConfigError(f"expected the folder of an audited run at {run}, found no {path}; make one with: sfumato audit RECIPE")
     return path
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    expected = f'--device must be "auto", "cpu" or a CUDA device that is there, got "{name}"; leave it out to take what is there'
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(expected) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(expected)
-    return device
-
-
-def _writable(runs: Path) -> Path:
-    """Return the folder of runs. That it cannot be written is said before minutes of work are lost."""
-    whole = runs.absolute()
-    there = next(folder for folder in (whole, *whole.parents) if os.path.exists(folder))  # noqa: PTH110 -- False where not allowed
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return runs
-    found = "a folder that may not be written" if there.is_dir() else "a file"
-    raise StorageError(f"--runs {runs}: expected a folder that can be written or made, but {there} is {found}; give another one")
 
 
 def _shape(text: str) -> tuple[int, int, int]:

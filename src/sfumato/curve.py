@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sfumato.lettering import LINE, Box, Text, beside, leader, legend, length, over
 from sfumato.page import render
@@ -72,15 +72,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points that a line joins.
+    """Points, and a line that joins them.
 
     Attributes:
         name: what they have in common.
         points: in the order of the line.
+        joined: draw the line.
+        marked: draw the points, each of which says its numbers; a line of very many is drawn alone.
     """
 
     name: str
     points: tuple[Point, ...]
+    joined: bool = True
+    marked: bool = True
 
 
 def trade_off(names: Sequence[str], audits: Sequence[Audit]) -> list[Series]:
@@ -162,6 +166,8 @@ class _Drawn:
     name: str
     style: int
     hollow: bool
+    joined: bool
+    marked: bool
     marks: tuple[_Mark, ...]
     key: Text
     label: Text
@@ -185,7 +191,7 @@ def draw(series: Sequence[Series], x: Axis, y: Axis, *, width: int = WIDE) -> st
         >>> draw([], Axis("Accuracy", "%"), Axis("MSE"))
         ''
     """
-    shown = [Series(one.name, tuple(filter(_can_draw, one.points))) for one in series if any(map(_can_draw, one.points))]
+    shown = [replace(one, points=tuple(filter(_can_draw, one.points))) for one in series if any(map(_can_draw, one.points))]
     if not shown:
         return ""
     names, points = [one.name for one in shown], [point for one in shown for point in one.points]
@@ -197,10 +203,20 @@ def draw(series: Sequence[Series], x: Axis, y: Axis, *, width: int = WIDE) -> st
     frame = Box(left, top - 14, width - 2, top + 300)
     marks = [tuple(_mark(one.name, point, (x, y), (across, upright), width) for point in one.points) for one in shown]
     ends = [(own[-1].x, own[-1].y) for own in marks]
-    labels = beside(ends, names, frame=frame, taken=[box for own in marks for box in _boxes(own)])
+    labels = beside(ends, names, frame=frame, taken=[box for one, own in zip(shown, marks, strict=True) for box in _boxes(one, own)])
     drawn = [
-        _Drawn(name, number % _STYLES, number // _STYLES % 2 == 1, own, key, label, leader(end, label))
-        for number, (name, own, key, end, label) in enumerate(zip(names, marks, keys, ends, labels, strict=True))
+        _Drawn(
+            name=one.name,
+            style=number % _STYLES,
+            hollow=number // _STYLES % 2 == 1,
+            joined=one.joined,
+            marked=one.marked,
+            marks=own,
+            key=key,
+            label=label,
+            leader=leader(end, label),
+        )
+        for number, (one, own, key, end, label) in enumerate(zip(shown, marks, keys, ends, labels, strict=True))
     ]
     axes = {"x": x, "y": y, "across": across, "upright": upright, "frame": frame, "width": width, "leading": LINE}
     left_out = sum(len(one.points) for one in series) - len(points)
@@ -223,13 +239,13 @@ def _whisker(interval: Interval, along: Scale) -> tuple[float, float]:
     return low, high
 
 
-def _boxes(marks: Sequence[_Mark]) -> Iterator[Box]:
+def _boxes(series: Series, marks: Sequence[_Mark]) -> Iterator[Box]:
     """Return boxes that cover the points of a series, their whiskers and the line that joins them."""
-    for mark in marks:
+    for mark in marks if series.marked else ():
         yield Box(mark.x - 8, mark.y - 8, mark.x + 8, mark.y + 8)
         yield Box(min(mark.across), mark.y - 3, max(mark.across), mark.y + 3)
         yield Box(mark.x - 3, min(mark.upright), mark.x + 3, max(mark.upright))
-    for one, other in zip(marks, marks[1:], strict=False):
+    for one, other in zip(marks, marks[1:], strict=False) if series.joined else ():
         steps = int(math.dist((one.x, one.y), (other.x, other.y)) / 8)
         for step in range(1, steps):
             x, y = one.x + (other.x - one.x) * step / steps, one.y + (other.y - one.y) * step / steps

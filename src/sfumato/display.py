@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sfumato.types import Audit, NamedWatch
+    from sfumato.types import Audit, Membership, NamedWatch
 
 _BARS = 20  # at once: of more, those that are done go
 _FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off
@@ -63,19 +64,54 @@ def progress(how: str) -> Iterator[NamedWatch]:
 
 
 def print_audits(audits: Sequence[Audit]) -> None:
-    """Print the headline numbers, a column for each audit, and what they say."""
+    """Print the headline numbers, a column for each audit, every attack on the predictions, and what they say."""
     from rich.table import Table
 
-    from sfumato.tables import table
+    from sfumato.membership_tables import headline_table
     from sfumato.verdict import refuted, verdict
 
-    rows = table(audits)
     shown = Table("", *(audit.title for audit in audits))
-    for row in rows:
+    for row in headline_table(audits):
         shown.add_row(row.label, *row.cells)
     console().print(shown)
+    for audit in audits:
+        if audit.membership is not None:
+            _print_attacks(audit.membership, f"the predictions of {audit.title}")
     for sentence in (*verdict(audits), *refuted(audits)):
         say(sentence)
+
+
+def print_membership(membership: Membership) -> None:
+    """Print every attack on the predictions, the strongest first, and what the numbers say."""
+    from sfumato.membership_report import facts_of
+    from sfumato.membership_verdict import membership_alone
+
+    _print_attacks(membership, membership.title)
+    for sentence in (*facts_of(membership), *membership_alone(membership)):
+        say(sentence)
+
+
+def _print_attacks(membership: Membership, title: str) -> None:
+    """Print a table of the attacks in 80 columns: a number, and its interval below."""
+    from rich import box
+    from rich.table import Table
+
+    from sfumato.membership_tables import brief_table
+
+    headings, rows = brief_table(membership)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title, title_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(
+            heading, overflow="fold", no_wrap=place not in (0, 3)
+        )  # a name, or words in place of a number, may be long
+    for row in rows:
+        table.add_row(row.label, *row.cells)
+    console().print(table)
+
+
+def print_json(record: object) -> None:
+    """Print a record and nothing else, in letters that every terminal and every program takes."""
+    print(json.dumps(record, indent=1))
 
 
 def say_skipped(skipped: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from sfumato.errors import StorageError, WeightsError
+from sfumato.packing import pack, unpack
 
 
 @contextmanager
@@ -84,20 +85,37 @@ def write_json(path: str | Path, record: Mapping[str, object]) -> Path:
     return write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
 
 
+def tensor_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None, *, sparse: bool = True) -> bytes:
+    """Return tensors and facts as one safetensors file.
+
+    Args:
+        tensors: by name; those that share memory are written once for each name.
+        facts: strings to write beside them.
+        sparse: write the tensors that get smaller by it without their zeros; else as any reader of safetensors knows them.
+
+    Example:
+        >>> import torch
+        >>> len(tensor_bytes({"w": torch.eye(100)})) < 2_000, len(tensor_bytes({"w": torch.eye(100)}, sparse=False)) > 40_000
+        (True, True)
+    """
+    # A copy for each name: safetensors refuses tensors that share memory, as the weights of a module that both halves call do.
+    flat = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    packed, places = pack(flat) if sparse else (flat, {})
+    return safetensors_bytes(packed, metadata={**(facts or {}), **places})
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> Path:
     """Write tensors and facts as one safetensors file, atomically.
 
     Args:
         path: the file.
-        tensors: by name; those that share memory are written once for each name.
+        tensors: by name; those that share memory are written once for each name, those with many zeros without these.
         facts: strings to write beside them.
 
     Returns:
         The path.
     """
-    # A copy for each name: safetensors refuses tensors that share memory, as the weights of a module that both halves call do.
-    flat = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return write_atomic(path, safetensors_bytes(flat, metadata=dict(facts or {})))
+    return write_atomic(path, tensor_bytes(tensors, facts))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -107,18 +125,19 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         path: the file.
 
     Returns:
-        Tensors by name, on the CPU, and the facts written beside them.
+        Tensors by name, on the CPU, with the zeros that `write_tensors` left out, and the facts written beside them.
 
     Raises:
-        WeightsError: the file is missing, truncated, or of another format.
+        WeightsError: the file is missing, truncated, damaged, or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"expected a safetensors file at {path}, found none; check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 -- not a dict
-    except (SafetensorError, OSError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dict
+            return unpack(tensors, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"expected a whole safetensors file, found {path} ({path.stat().st_size} bytes): {error}. It is truncated or of "
             "another format; Sfumato loads no pickles: save it again with safetensors.torch.save_file(model.state_dict(), ...)"

@@ -21,7 +21,7 @@ from sfumato.seeds import ambient, generator
 from sfumato.settings import Train
 from sfumato.target import BATCH, Target
 from sfumato.task import Task
-from sfumato.types import Epoch, Step, Watch
+from sfumato.types import Epoch, Plan, Step, Watch
 
 _CHECK_EVERY = 50
 
@@ -74,6 +74,9 @@ class Run:
         last = last_linear(target.split, torch.zeros(2, *data.shape, device=self.device)) if task.embeds else None
         self.forward = self.accelerator.prepare_model(_Forward(target, last), device_placement=False)
         self.steps = len(divide(self._order(0), settings.batch_size))
+        self.plan = Plan(len(self.pictures), self.steps, settings.epochs + settings.finetune)
+        if self.defense.owns_gradient:
+            self.optimizer = self.defense.optimize(self.optimizer, target.split, self.plan)
 
     def epoch(self, number: int, watch: Watch | None) -> EpochFacts:
         """Train for one epoch.
@@ -92,13 +95,13 @@ class Run:
         record = Epoch(number=number, total=total, model=self.target.split, batches=self._clean_batches)
         augment = generator(seed, "augment", number, rank, device=self.device)
         protect = generator(seed, "protect", number, rank, device=self.device)
-        order = self._order(number)
+        drawn = self._drawn(number)
         losses: list[Tensor] = []
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         with ambient(seed, "epoch", number, rank):
             with torch.no_grad():
                 self.defense.begin_epoch(record)
-            for x, y in self._batches(order, augment):
+            for x, y in self._batches(drawn, augment):
                 loss, hits = self._updates(x, y, number, len(losses), protect)
                 losses.append(loss)
                 correct += hits
@@ -115,7 +118,7 @@ class Run:
         return EpochFacts(
             number=number,
             loss=torch.stack(losses).mean().item(),
-            accuracy=correct.item() / len(order),
+            accuracy=correct.item() / max(1, sum(len(batch) for batch in drawn)),
             learning_rate=self._rate(number, len(losses) - 1),
             seconds=time.perf_counter() - start,
         )
@@ -125,6 +128,8 @@ class Run:
         rate = self._rate(number, index)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if not len(y):
+            return self._step_of_nobody()
         for phase in self.defense.updates:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
                 step = Step(
@@ -140,6 +145,12 @@ class Run:
                 self.defense.after_step(step)
         return loss.detach(), (step.logits.detach().argmax(1) == y).sum()
 
+    def _step_of_nobody(self) -> tuple[Tensor, Tensor]:
+        """Make the step of a batch that was drawn empty: an optimizer that replaces the gradient has one for it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        return torch.zeros((), device=self.device), torch.zeros((), dtype=torch.int64, device=self.device)
+
     def _loss(self, step: Step) -> Tensor:
         """Return task loss and penalties."""
         task = self.defense.criterion(step) if self.defense.owns_criterion else self.task.loss(step)
@@ -153,14 +164,20 @@ class Run:
         groups = order[: len(order) - len(order) % (processes * together)].view(-1, together)
         return groups[self.accelerator.process_index :: processes].flatten()
 
+    def _drawn(self, number: int) -> tuple[Tensor, ...]:
+        """Return the pictures of each step of an epoch."""
+        if self.defense.owns_gradient:
+            return self.defense.sample(self.plan, generator(self.seed, "order", number))
+        return divide(self._order(number), self.settings.batch_size)
+
     def _rate(self, number: int, index: int) -> float:
         """Return the learning rate of a step; the first of a warm-up is not zero."""
         return self.settings.learning_rate(number + (index + 1) / (self.steps + 1))
 
-    def _batches(self, order: Tensor, stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, drawn: tuple[Tensor, ...], stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         settings = self.settings
         found = batches(
-            self.pictures, size=settings.batch_size, device=self.device, order=order, augment=settings.augment, generator=stream
+            self.pictures, size=settings.batch_size, device=self.device, order=drawn, augment=settings.augment, generator=stream
         )
         for x, y in found:
             yield x.contiguous(memory_format=self.layout), y

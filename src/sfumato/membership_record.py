@@ -64,6 +64,7 @@ class MembershipRecord:
 
 
 _RECORD = TypeAdapter(MembershipRecord)
+_RESULT = TypeAdapter(MembershipResult)
 
 
 def record_of(membership: Membership) -> MembershipRecord:
@@ -93,11 +94,11 @@ def membership_to_json(membership: Membership) -> dict[str, object]:
         membership: the record.
 
     Returns:
-        The keys `format` (1), `surface` ("predictions"), `title`, `members`, `nonmembers`, `attacks`, `duplicates`, `accuracy` (of
-        the target on the `members` and the `nonmembers`), `references`, `canaries`, `untested`, `seeds`, `versions` and `hardware`.
-        Each of `attacks` has the attributes of `MembershipResult`: `auc`, `balanced_accuracy` and `advantage` with `value`, `low`
-        and `high`; `tpr_at_1` and `tpr_at_01` with these, which are null where the number is refused, and `missing`, which says
-        why. A number that is not finite is the string "NaN", "Infinity" or "-Infinity".
+        The keys `format` (1), `surface` ("predictions"), `title`, `members`, `nonmembers`, `attacks`, `duplicates`, `accuracy`
+        (of the target on the `members` and the `nonmembers`), `references`, `canaries`, `untested`, `seeds`, `versions` and
+        `hardware`. Each of `attacks` has the attributes of `MembershipResult`: `auc`, `balanced_accuracy` and `advantage` with
+        `value`, `low` and `high`; `tpr_at_1` and `tpr_at_01` with these, which are null where the number is refused, and
+        `missing`, which says why. A number that is not finite is the string "NaN", "Infinity" or "-Infinity".
     """
     record = record_of(membership)
     return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
@@ -119,3 +120,25 @@ def membership_from_json(record: object) -> Membership:
     """
     advice = "make one with: sfumato audit --logits members.npz nonmembers.npz --json"
     return validate(_RECORD, record, "the record of a membership audit, format 1", advice).opened()
+
+
+def membership_result_to_json(result: MembershipResult) -> dict[str, object]:
+    """Turn what one attack came to with one seed into plain values that `json.dumps` takes."""
+    return {item.name: plain(getattr(result, item.name)) for item in fields(result)}
+
+
+def membership_result_from_json(record: object) -> MembershipResult:
+    """Make a result of the values that `membership_result_to_json` returned.
+
+    Args:
+        record: as `json.loads` gives it.
+
+    Raises:
+        ConfigError: it is another record.
+
+    Example:
+        >>> membership_result_from_json({})
+        Traceback (most recent call last):
+        sfumato.errors.ConfigError: expected the result of a membership attack; found: name: Field required; ...
+    """
+    return validate(_RESULT, record, "the result of a membership attack", "remove the stage to compute it again")

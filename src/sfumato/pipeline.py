@@ -9,6 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 
+import torch
+
 from sfumato.analysis.certify import certify
 from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
 from sfumato.data.base import Data, Pictures
@@ -16,6 +18,8 @@ from sfumato.errors import ConfigError
 from sfumato.files import file_hash, load_into, read_tensors, write_json, write_tensors
 from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import own_code
+from sfumato.predictions import audit_predictions
+from sfumato.pruning.sparse import compression
 from sfumato.recipe import Recipe
 from sfumato.recognize import Recognizer, Witness, learn
 from sfumato.recognize import assemble as assemble_witness
@@ -24,7 +28,7 @@ from sfumato.store import Stage
 from sfumato.target import Target
 from sfumato.targets import Workplace, build_target, read_record, say_found, train_built
 from sfumato.task import task_for
-from sfumato.types import Audit, Certificate, Findings, Interval, Part, told_as
+from sfumato.types import Audit, Certificate, Compression, Findings, Interval, Part, told_as
 
 _T = TypeVar("_T")
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
@@ -41,13 +45,13 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         workplace: where.
         title: a line for people; the recipe's name where empty.
     """
-    if not recipe.attacks:
+    if not recipe.attacks and not recipe.inference:
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
     target = build_target(recipe, data, workplace)
     witness = _witness(recipe, data, workplace)  # before the target is trained: what is wrong with it shows at once
     trained = train_built(target, recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
-    scored = sample(data, recipe.audit.pictures, seeds[0])
+    scored = sample(data, recipe.audit.pictures, seeds[0]) if recipe.attacks else {}
     attack = partial(
         _attack, recipe=recipe, target=target, trained=trained, data=data, scored=scored, witness=witness, workplace=workplace
     )
@@ -60,7 +64,9 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         findings=findings,
         seeds=seeds,
         utility=_utility(recipe, target, trained, data, seeds[0]),
-        certificates=_certificates(recipe, target, trained, data, seeds[0], workplace),
+        certificates=_certificates(recipe, target, trained, data, seeds[0], workplace) if recipe.split.cut else (),
+        membership=audit_predictions(recipe, target, trained, data, workplace),
+        compression=_compression(recipe, target, data, workplace),
         title=title or recipe.name,
     )
     return made, trained
@@ -150,6 +156,14 @@ def _certificates(
         write_json(record, certificates_to_json(found))
         stage.finish({"target": trained.key, "versions": versions()})
     return found
+
+
+def _compression(recipe: Recipe, target: Target, data: Data, workplace: Workplace) -> Compression | None:
+    """Measure what pruning left of a target, beside the model of the same recipe without defenses."""
+    if not any(defense.compresses for defense in recipe.defenses):
+        return None
+    before = build_target(dataclasses.replace(recipe, defenses=(), device=None), data, workplace)
+    return compression(target.split, torch.zeros(1, *data.shape, device=target.device), before=before.split)
 
 
 def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> dict[str, Interval]:

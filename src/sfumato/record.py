@@ -107,10 +107,10 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task`, `utility` and `membership` (what `membership_to_json`
-        returns, or null). A number that is not finite, which JSON lacks, is the string "NaN", "Infinity" or "-Infinity". A picture
-        is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value that JSON has no form for becomes its
-        text; everything else comes back exactly from `from_json`.
+        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task`, `utility` and `membership` (what
+        `membership_to_json` returns, or null). A number that is not finite, which JSON lacks, is the string "NaN", "Infinity" or
+        "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value that JSON has
+        no form for becomes its text; everything else comes back exactly from `from_json`.
     """
     accuracy = audit.accuracy
     record = _Record(

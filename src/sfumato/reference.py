@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from sfumato.data.base import Data, Pictures
 from sfumato.data.game import Game
 from sfumato.data.loader import as_images, batches
 from sfumato.data.views import check_views, view
+from sfumato.errors import ConfigError, WeightsError
+from sfumato.files import read_tensors, write_tensors
 from sfumato.modules import eval_mode
 from sfumato.parallel import run_each
 from sfumato.seeds import derive, generator
@@ -159,3 +162,49 @@ def reference_seed(seed: int, place: int) -> int:
         False
     """
     return derive(seed, "reference", place) >> 32
+
+
+def save_references(references: References, game: Game, path: str | Path) -> Path:
+    """Write what reference models answered, as one safetensors file.
+
+    Args:
+        references: the answers.
+        game: whose examples they are about.
+        path: the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: it cannot be written; what was there stays.
+    """
+    tensors = {"logits": torch.stack([one.logits for one in references.answers]), "keep": references.keep}
+    moved = [one.sensitivity for one in references.answers if one.sensitivity is not None]
+    if moved:
+        tensors["sensitivity"] = torch.stack(moved)
+    return write_tensors(path, tensors, {"pool": game.pool.fingerprint, "adaptive": str(references.adaptive)})
+
+
+def load_references(path: str | Path, game: Game) -> References:
+    """Read what `save_references` wrote.
+
+    Args:
+        path: the file.
+        game: whose examples they must be about.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+        ConfigError: the answers are about the examples of another game.
+    """
+    tensors, facts = read_tensors(path)
+    if not {"logits", "keep"} <= set(tensors) or "pool" not in facts:
+        raise WeightsError(f"expected the answers of reference models in {path}, found {', '.join(tensors) or 'nothing'}")
+    keep = tensors["keep"]
+    if facts["pool"] != game.pool.fingerprint or not torch.equal(keep, game.keep(len(keep))):
+        raise ConfigError(
+            f"{path} has the answers of reference models of another recipe: about examples {facts['pool'][:16]}, expected "
+            f"{game.pool.fingerprint[:16]}, or trained on other halves of them; train those of this game"
+        )
+    moved = tensors.get("sensitivity")
+    answers = tuple(Answers(logits, None if moved is None else moved[place]) for place, logits in enumerate(tensors["logits"]))
+    return References(answers, keep, adaptive=facts.get("adaptive") == "True")

@@ -55,6 +55,7 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "celeb21": Entry("sfumato.data.faces:Celeb21", "faces of 21 people, 112x112 color", "an2021glint"),
         "folder": Entry("sfumato.data.folder:Folder", "a folder with one folder of pictures for each class"),
         "parquet": Entry("sfumato.data.parquet:Parquet", "a parquet file with an image and a label column"),
+        "table": Entry("sfumato.data.table:Table", "rows of numbers with a class each, npz files, as Purchase100 and Texas100"),
         "street": Entry("sfumato.data.synthetic:Street", "rendered vehicles to find again, with drivers to hide; no download"),
         "veri": Entry("sfumato.data.veri:Veri", "VeRi-776: vehicles by 20 cameras, official folders", "liu2016veri"),
         "veri-wild": Entry("sfumato.data.veri_wild:VeriWild", "VERI-Wild: vehicles by 174 cameras", "lou2019veriwild"),
@@ -72,6 +73,8 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "vgg16": Entry("sfumato.models.vgg:vgg16", "VGG-16 with batch norm; cuts c1 to c13", "simonyan2015vgg"),
         "resnet18": Entry("sfumato.models.resnet:resnet18", "ResNet-18 with the CIFAR or the ImageNet stem", "he2016resnet"),
         "resnet20": Entry("sfumato.models.resnet:resnet20", "ResNet-20 for small pictures", "he2016resnet"),
+        "cnn4": Entry("sfumato.models.cnn:cnn4", "two convolutions and two linear layers", "wang2021mcmia"),
+        "mlp": Entry("sfumato.models.mlp:mlp", "fully connected layers, for tables too", "nasr2018adversarial"),
         "mobilenet_v2": Entry("sfumato.models.mobilenet:mobilenet_v2", "MobileNetV2", "sandler2018mobilenetv2"),
     },
     "defenses": {
@@ -89,6 +92,20 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "noise_arl": Entry("sfumato.defenses.noise_arl:NoiseARL", "the same, decoder behind the noise", "jeong2023noisy"),
         "app": Entry("sfumato.defenses.app:APP", "the same, decoder helped by a discriminator", "xiao2020adversarial"),
         "skip": Entry("sfumato.defenses.skip:Skip", "leaves out connections between convolutions", "oh2019exploring"),
+        "minmax": Entry("sfumato.defenses.minmax:MinMax", "trains against a membership network", "nasr2018adversarial"),
+        "dpsgd": Entry("sfumato.defenses.dpsgd:DPSGD", "clips each picture's gradient, noises the sum", "abadi2016dpsgd"),
+        "mcmia": Entry("sfumato.defenses.mcmia:MCMIA", "prunes the weights of the whole model by ADMM", "wang2021mcmia"),
+        "relaxloss": Entry("sfumato.defenses.relaxloss:RelaxLoss", "holds the members' loss at a level", "chen2022relaxloss"),
+        "hamp": Entry("sfumato.defenses.hamp:HAMP", "unsure labels; answers tell the order of the classes", "chen2024hamp"),
+        "label_smoothing": Entry(
+            "sfumato.defenses.label_smoothing:LabelSmoothing", "smoothed labels, of either sign", "wei2022smoothing"
+        ),
+        "early_stopping": Entry(
+            "sfumato.defenses.early_stopping:EarlyStopping", "keeps the best epoch on pictures apart", "song2021systematic"
+        ),
+        "memguard": Entry("sfumato.defenses.memguard:MemGuard", "noise on answers that misleads a network", "jia2019memguard"),
+        "rounding": Entry("sfumato.defenses.rounding:Rounding", "posteriors with few decimals", "shokri2017membership"),
+        "top_k": Entry("sfumato.defenses.top_k:TopK", "the largest posteriors alone", "shokri2017membership"),
     },
     "attacks": {
         "decoder": Entry("sfumato.attacks.features.decoder:Decoder", "learned inversion of z, black box", "xia2025cem"),
@@ -107,6 +124,39 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
             "sfumato.attacks.features.refine:Refine", "the decoder, and a search near its answer, white box", "ding2024patrol"
         ),
         "mirror-white": Entry("sfumato.attacks.features.refine:mirror", "the same with the mirror's network", "ding2024patrol"),
+        "gap": Entry("sfumato.attacks.predictions.threshold:Gap", "membership: what is named right", "yeom2018privacy"),
+        "threshold": Entry(
+            "sfumato.attacks.predictions.threshold:Threshold", "membership by a number of the answer", "song2021systematic"
+        ),
+        "loss": Entry("sfumato.attacks.predictions.threshold:loss", "membership: low loss", "yeom2018privacy"),
+        "confidence": Entry(
+            "sfumato.attacks.predictions.threshold:confidence", "membership: probable true class", "song2021systematic"
+        ),
+        "entropy": Entry("sfumato.attacks.predictions.threshold:entropy", "membership: low entropy", "song2021systematic"),
+        "modified-entropy": Entry(
+            "sfumato.attacks.predictions.threshold:modified_entropy", "the same, knowing the label", "song2021systematic"
+        ),
+        "shokri": Entry(
+            "sfumato.attacks.predictions.shokri:Shokri", "membership: shadow models, a network a class", "shokri2017membership"
+        ),
+        "salem": Entry("sfumato.attacks.predictions.salem:Salem", "membership: one shadow, top posteriors", "salem2019mlleaks"),
+        "nasr": Entry(
+            "sfumato.attacks.predictions.nasr:Nasr", "membership: a network taught by known examples", "nasr2018adversarial"
+        ),
+        "nasr-sorted": Entry(
+            "sfumato.attacks.predictions.nasr:ranked", "the same on sorted probabilities", "nasr2018adversarial"
+        ),
+        "samia": Entry(
+            "sfumato.attacks.predictions.samia:Samia", "membership: self-attention, for pruned nets", "yuan2022pruned"
+        ),
+        "lira": Entry("sfumato.attacks.predictions.lira:LiRA", "membership: likelihood ratio", "carlini2022lira"),
+        "rmia": Entry("sfumato.attacks.predictions.rmia:RMIA", "the same, with few references", "zarifzadeh2024rmia"),
+        "boundary": Entry(
+            "sfumato.attacks.predictions.boundary:Boundary", "membership: far from other labels", "choquette2021labelonly"
+        ),
+        "boundary-augmentation": Entry(
+            "sfumato.attacks.predictions.boundary:Augmentation", "membership: views named right", "choquette2021labelonly"
+        ),
     },
 }
 

@@ -23,9 +23,11 @@ from sfumato.curve import NARROW, WIDE, Axis, draw, listing, trade_off
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_atomic
 from sfumato.gallery import galleries, sheets
+from sfumato.membership_report import TITLE, markdown_blocks, overview, report_ending, sections, settings_of
+from sfumato.membership_tables import compression_table, headline_table
 from sfumato.page import render
 from sfumato.record import from_json, to_json
-from sfumato.tables import attack_columns, attack_table, columns, headline, show_value, table, title
+from sfumato.tables import attack_columns, attack_table, columns, headline, show_value, shows_features, title
 from sfumato.types import Audit, Certificate
 from sfumato.verdict import closest, failure, refuted, verdict
 
@@ -53,10 +55,7 @@ def save(audits: Sequence[Audit], path: str | Path) -> Path:
         sfumato.errors.ConfigError: expected a report ending in .html, .md, .json, got 'audit.pdf'; choose one of these
     """
     writers: Mapping[str, Callable[[Sequence[Audit]], str]] = {".html": to_html, ".md": to_markdown, ".json": _json_text}
-    ending = Path(path).suffix.lower()
-    if ending not in writers:
-        raise ConfigError(f"expected a report ending in {', '.join(writers)}, got '{path}'; choose one of these")
-    return write_atomic(path, writers[ending](audits).encode(errors="backslashreplace"))
+    return write_atomic(path, writers[report_ending(path)](audits).encode(errors="backslashreplace"))
 
 
 def _json_text(audits: Sequence[Audit]) -> str:
@@ -123,12 +122,33 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     """
     names = columns(_some(audits))
     blocks = [
-        "# What the features give away",
+        f"# {_title(audits)}",
         *(markdown.escape(f"{name}: {audit.title}") for name, audit in zip(names, audits, strict=True)),
     ]
     blocks += map(markdown.escape, verdict(audits))
     blocks += map(_warning, refuted(audits))
-    blocks += ["## Headline numbers", markdown.table(["", *names], table(audits)), "## Every attack"]
+    blocks += ["## Headline numbers", markdown.table(["", *names], headline_table(audits))]
+    blocks += _feature_blocks(names, audits) if shows_features(audits) else []
+    blocks += markdown_blocks(names, [audit.membership for audit in audits])
+    left = compression_table(audits)
+    blocks += ["## What pruning left", markdown.table(["", *names], left)] if left else []
+    blocks += ["## What was not tested", markdown.items(_untested(audits)), "## How this was made"]
+    for name, audit in zip(names, audits, strict=True):
+        blocks += [f"### {markdown.escape(name)}", markdown.items(_origin(audit))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(audits: Sequence[Audit]) -> str:
+    """Return the heading of a report: what gives something away."""
+    if not shows_features(audits):
+        return TITLE
+    asked = any(audit.membership for audit in audits)
+    return "What the features and the predictions give away" if asked else "What the features give away"
+
+
+def _feature_blocks(names: Sequence[str], audits: Sequence[Audit]) -> list[str]:
+    """Return what attacks made of the features, and what is certified of them."""
+    blocks = ["## Every attack"]
     for name, audit in zip(names, audits, strict=True):
         blocks += [
             f"### {markdown.escape(name)}",
@@ -137,10 +157,7 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     blocks += ["## What is certified"]
     for name, audit in zip(names, audits, strict=True):
         blocks += [f"### {markdown.escape(name)}", *_certified(audit)]
-    blocks += ["## What was not tested", markdown.items(_untested(audits)), "## How this was made"]
-    for name, audit in zip(names, audits, strict=True):
-        blocks += [f"### {markdown.escape(name)}", markdown.items(_origin(audit))]
-    return "\n\n".join(blocks) + "\n"
+    return blocks
 
 
 def _warning(sentence: str) -> str:
@@ -171,8 +188,9 @@ def _values(certificate: Certificate) -> list[tuple[str, str]]:
 def _origin(audit: Audit) -> list[str]:
     """Say what somebody needs to make the numbers again."""
     target, data = audit.target, audit.data
+    where = f"cut after {target.cut}" if target.cut else "not split"
     return [
-        f"target: {target.model}, cut after {target.cut}; defenses: {'; '.join(target.defenses) or 'none'}",
+        f"target: {target.model}, {where}; defenses: {'; '.join(target.defenses) or 'none'}",
         f"data: {data.name}, {', '.join(f'{count:,} {part}' for part, count in data.counts.items())}; SHA-256 {data.fingerprint}",
         f"pictures left out: {len(data.skipped)}{''.join(f'; {name}' for name in data.skipped)}",
         f"the adversary's own pictures: {data.auxiliary}",
@@ -183,13 +201,12 @@ def _origin(audit: Audit) -> list[str]:
 
 
 def _settings(audit: Audit) -> list[tuple[str, str]]:
-    """Return the hyper-parameters of each attack as (name, text), each different pair once."""
-    pairs = ((result.name, ", ".join(f"{key} = {value}" for key, value in result.settings.items())) for result in audit.attacks)
-    return list(dict.fromkeys(pairs))
+    return settings_of([*audit.attacks, *(audit.membership.results if audit.membership else ())])
 
 
 def _untested(audits: Sequence[Audit]) -> list[str]:
-    return list(dict.fromkeys(sentence for audit in audits for sentence in audit.untested))
+    told = ((*audit.untested, *(audit.membership.untested if audit.membership else ())) for audit in audits)
+    return list(dict.fromkeys(sentence for sentences in told for sentence in sentences))
 
 
 def to_html(audits: Sequence[Audit]) -> str:
@@ -210,6 +227,7 @@ def to_html(audits: Sequence[Audit]) -> str:
         sfumato.errors.ConfigError: expected one audit or several to report, got none; run an audit first
     """
     names = columns(_some(audits))
+    asked = [audit.membership for audit in audits]
     series = trade_off(names, audits) if len(audits) > 1 else []
     useful = Axis(title(" or ".join(dict.fromkeys(map(headline, audits)))), "%", ".1f", "higher is better")
     certificates = [
@@ -217,6 +235,9 @@ def to_html(audits: Sequence[Audit]) -> str:
     ]
     return render(
         "report.html.j2",
+        title=_title(audits),
+        features=shows_features(audits),
+        split=any(audit.target.cut for audit in audits),
         names=names,
         audits=audits,
         verdict=verdict(audits),
@@ -226,11 +247,14 @@ def to_html(audits: Sequence[Audit]) -> str:
         point_columns=("Series", "Point", useful.title, _ERROR.title),
         certificates=certificates,
         uncertified=_UNCERTIFIED,
-        headline=table(audits),
+        headline=headline_table(audits),
         galleries=galleries(names, audits),
         sheets=sheets(names, audits),
         attack_columns=[attack_columns(audit) for audit in audits],
         attacks=[attack_table(audit) for audit in audits],
+        sections=sections(names, asked),
+        overview=overview(names, asked),
+        compression=compression_table(audits),
         untested=_untested(audits),
         settings=[_settings(audit) for audit in audits],
     )

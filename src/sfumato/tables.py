@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from sfumato.types import AttackResult, Audit, Exhibit, Interval, Recognition, Selection
+from sfumato.types import AttackResult, Audit, Exhibit, Interval, Recognition, Selection, TargetFacts
 
 _MEASURES = (
     "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM",
@@ -29,6 +29,15 @@ _NAMED: Mapping[str, Callable[[Recognition], str]] = {
     "named right": lambda told: show_share(told.accuracy),
     "named right as sent": lambda told: show_share(told.on_real),
     "guessed right": lambda told: f"{show_number(100 * told.chance, '.1f')} %",
+}
+_HEAD: Mapping[str, Callable[[TargetFacts], int | None]] = {
+    "parameters": lambda target: target.head_parameters,
+    "memory (bytes)": lambda target: target.head_memory,
+    "MACs": lambda target: target.head_macs,
+}
+_WHOLE: Mapping[str, Callable[[TargetFacts], int | None]] = {
+    "parameters": lambda target: target.head_parameters + target.tail_parameters,
+    "MACs": lambda target: target.head_macs + target.tail_macs,
 }
 _SELECTIONS: Mapping[Selection, str] = {"only": "", "best": "best epoch", "last": "last epoch"}
 
@@ -64,24 +73,44 @@ def columns(audits: Sequence[Audit]) -> list[str]:
     return [f"{title} ({number})" if titles.count(title) > 1 else title for number, title in enumerate(titles, 1)]
 
 
-def table(audits: Sequence[Audit]) -> list[Row]:
+def shows_features(audits: Sequence[Audit]) -> bool:
+    """Return whether there is anything to say of the features: an audit that asked about the predictions only says nothing."""
+    return any(audit.attacks for audit in audits) or not any(audit.membership for audit in audits)
+
+
+def table(audits: Sequence[Audit], more: Sequence[Row] = ()) -> list[Row]:
     """Return the headline numbers, one column for each audit.
 
     Args:
         audits: one or several; `columns` gives the headings of their columns.
+        more: further rows, to stand before those of the costs.
 
     Returns:
         Accuracy, or the ranks and mAP of re-identification; the strongest attack on pictures of inference time and its MSE, PSNR
         and SSIM, each with its 95 % interval; its MSE inside and outside the private region, and what a classifier names in the
         reconstructions of the attack that shows most of it, where that was measured; the bits that a picture leaks at most, where
-        that was certified; what the target costs.
+        that was certified; what the target costs. Nothing of features where only the predictions were asked about.
 
     Example:
         >>> [row.label for row in table([])][:3]
         ['Accuracy', 'Strongest attack', 'MSE']
     """
-    strongest = [audit.strongest() for audit in audits]
     targets = [audit.target for audit in audits]
+    split = any(target.cut for target in targets)
+    sent = tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)
+    return [
+        *_utility_rows(audits),
+        *(_feature_rows(audits) if shows_features(audits) else []),
+        *more,
+        Row("Cut after", tuple(target.cut or "not split" for target in targets)),
+        *([Row("Bytes sent per picture (float32)", sent)] if split else []),
+        *(_size_rows(audits, "Head", _HEAD) if split else _size_rows(audits, "Model", _WHOLE)),
+    ]
+
+
+def _feature_rows(audits: Sequence[Audit]) -> list[Row]:
+    """Return what the strongest attack makes of the features, and what is certified of them."""
+    strongest = [audit.strongest() for audit in audits]
 
     def scored(cell: Callable[[AttackResult], str]) -> tuple[str, ...]:
         return tuple("not scored" if result is None else cell(result) for result in strongest)
@@ -89,7 +118,6 @@ def table(audits: Sequence[Audit]) -> list[Row]:
     bits = [_certified_bits(audit) for audit in audits]
     certified = [Row("Certified leak", tuple(cell or "not certified" for cell in bits))] if any(bits) else []
     return [
-        *_utility_rows(audits),
         Row("Strongest attack", scored(describe_scored)),
         Row("MSE", scored(lambda result: show_interval(result.mse, "#.3g"))),
         *_blind_row(audits),
@@ -98,9 +126,6 @@ def table(audits: Sequence[Audit]) -> list[Row]:
         *(Row(label, scored(cell)) for label, cell in _region_cells(audits).items()),
         *(Row(label, tuple(_asked(audit, cell) for audit in audits)) for label, cell in _named_cells(audits).items()),
         *certified,
-        Row("Cut after", tuple(target.cut for target in targets)),
-        Row("Bytes sent per picture (float32)", tuple(_count(target.bytes_per_picture.get("float32")) for target in targets)),
-        *_head_rows(audits),
     ]
 
 
@@ -210,21 +235,17 @@ def _count(count: int | None) -> str:
     return "not recorded" if count is None else f"{count:,}"
 
 
-def _head_rows(audits: Sequence[Audit]) -> list[Row]:
-    """Return what the heads take on a device, and how much less after hardening than before, where both end at the same cut."""
+def _size_rows(audits: Sequence[Audit], part: str, sizes: Mapping[str, Callable[[TargetFacts], int | None]]) -> list[Row]:
+    """Return what a part of the targets takes, and how much less after hardening than before, where both end at the same cut."""
     targets = [audit.target for audit in audits]
     compared = columns(audits) == ["before", "after"] and targets[0].cut == targets[1].cut
-    counts: Mapping[str, list[int | None]] = {
-        "Head parameters": [target.head_parameters for target in targets],
-        "Head memory (bytes)": [target.head_memory for target in targets],
-        "Head MACs": [target.head_macs for target in targets],
-    }
     rows = []
-    for label, found in counts.items():
+    for label, size in sizes.items():
+        found = [size(target) for target in targets]
         cells = [_count(count) for count in found]
         if compared:
             cells[1] += _difference(*found)
-        rows.append(Row(label, tuple(cells)))
+        rows.append(Row(f"{part} {label}", tuple(cells)))
     return rows
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sfumato.audit import hardware, versions
+from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import RETRIEVAL, Data, Reading
 from sfumato.data.game import play
 from sfumato.data.partition import partition
@@ -127,39 +128,60 @@ def train_built(target: Target, recipe: Recipe, data: Data, workplace: Workplace
         data: its pictures.
         workplace: where.
     """
-    stage = workplace.store.stage("target", _definition(recipe, data))
-    weights = stage.weights
+    stage = target_stage(recipe, data, workplace)
     if stage.done:
-        restore(target, read_tensors(weights)[0], source=weights)
+        restore(target, read_tensors(stage.weights)[0], source=stage.weights)
         say_found(workplace, f"train {recipe.name}")
         return stage
     with stage.claim():
         _settle_checkpoint(stage, workplace)
-        told = told_as(workplace.watch, f"train {recipe.name}")
-        task = task_for(data, recipe.task)
         history = fit(
             target,
             data,
             recipe.train,
-            task=task,
+            task=task_for(data, recipe.task),
             seed=recipe.seed,
             checkpoint=stage.checkpoint,
             definition=stage.key,
-            watch=told,
+            watch=told_as(workplace.watch, f"train {recipe.name}"),
         )
-        write_tensors(weights, target.state_dict(), {"definition": stage.key})
-        utility = task.utility(target, data, recipe.seed)
-        stage.finish(
-            {
-                "accuracy": dataclasses.asdict(next(iter(utility.values()))),
-                "utility": {name: dataclasses.asdict(reached) for name, reached in utility.items()},
-                "epochs": [dataclasses.asdict(epoch) for epoch in history],
-                "seed": recipe.seed,
-                "hardware": hardware(workplace.device),
-                "versions": versions(),
-            }
-        )
+        conclude(stage, target, recipe, data, history)
     return stage
+
+
+def target_stage(recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
+    """Return the stage of a recipe's target, done or not.
+
+    Args:
+        recipe: what to train.
+        data: its pictures.
+        workplace: where.
+    """
+    return workplace.store.stage("target", _definition(recipe, data))
+
+
+def conclude(stage: Stage, target: Target, recipe: Recipe, data: Data, history: Sequence[EpochFacts]) -> None:
+    """Write down that a target is trained: its weights, what its epochs came to and how useful it is.
+
+    Args:
+        stage: of the target, held.
+        target: trained.
+        recipe: what was trained.
+        data: its pictures.
+        history: of each epoch.
+    """
+    write_tensors(stage.weights, target.state_dict(), {"definition": stage.key})
+    utility = task_for(data, recipe.task).utility(target, data, recipe.seed)
+    stage.finish(
+        {
+            "accuracy": dataclasses.asdict(next(iter(utility.values()))),
+            "utility": {name: dataclasses.asdict(reached) for name, reached in utility.items()},
+            "epochs": [dataclasses.asdict(epoch) for epoch in history],
+            "seed": recipe.seed,
+            "hardware": hardware(target.device),
+            "versions": versions(),
+        }
+    )
 
 
 def _definition(recipe: Recipe, data: Data) -> dict[str, object]:

@@ -109,6 +109,21 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How a run goes through its training pictures.
+
+    Attributes:
+        pictures: how many there are.
+        steps: of an epoch.
+        epochs: of the run, those of the fine-tuning included.
+    """
+
+    pictures: int
+    steps: int
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """Pictures that an attack made of features.
 

@@ -6,8 +6,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sfumato.membership_verdict import membership_alone, membership_compared, reservations
 from sfumato.quantity import show_bytes
-from sfumato.tables import columns, describe_attack, headline, most_recognized, show_interval, show_number, show_share
+from sfumato.tables import (
+    columns,
+    describe_attack,
+    headline,
+    most_recognized,
+    show_interval,
+    show_number,
+    show_share,
+    shows_features,
+)
 from sfumato.types import AttackResult, Audit, Certificate, Interval, Part, TargetFacts
 
 _PICTURES: Mapping[Part, str] = {"inference": "pictures of inference time", "train": "training pictures"}
@@ -29,17 +39,37 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
         []
     """
     if len(audits) == 1:
-        return [_alone(audits[0]), *_recognized(audits[0])]
+        return _single(audits[0])
     names = columns(audits)
     hardened = names == ["before", "after"]
     said = []
     for name, audit in zip(names[1:], audits[1:], strict=True):
-        said.append(_compare("Hardening" if hardened else f"Compared with “{names[0]}”, “{name}”", audits[0], audit))
+        subject = _hardening(audit.target) if hardened else f"Compared with “{names[0]}”, “{name}”"
+        said += _compared(subject, audits[0], audit, features=shows_features(audits))
         said += _device(audits[0].target, audit.target)
         if audit.data.fingerprint != audits[0].data.fingerprint:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
     told = [sentence for name, audit in zip(names, audits, strict=True) for sentence in _recognized(audit, f" of “{name}”")]
-    return [*said, *dict.fromkeys(told)]
+    return [*said, *dict.fromkeys(told), *reservations(names, [audit.membership for audit in audits])]
+
+
+def _single(audit: Audit) -> list[str]:
+    features, asked = shows_features([audit]), audit.membership
+    told = [] if asked is None else membership_alone(asked, " on the predictions" if features else "")
+    return [_alone(audit), *_recognized(audit), *told] if features else [*told, _right(audit)]
+
+
+def _hardening(target: TargetFacts) -> str:
+    """Name what was done to a target."""
+    return "Pruning" if target.compression is not None and len(target.defenses) == 1 else "Hardening"
+
+
+def _compared(subject: str, old: Audit, new: Audit, *, features: bool) -> list[str]:
+    """Compare what the features give away, and what the predictions do, where anybody asked; what it costs is said once."""
+    if not features:
+        return membership_compared(subject, old.membership, new.membership, _cost(old, new))
+    asked = old.membership is not None or new.membership is not None
+    return [_compare(subject, old, new), *(membership_compared(subject, old.membership, new.membership) if asked else [])]
 
 
 def refuted(audits: Sequence[Audit]) -> list[str]:
@@ -159,7 +189,7 @@ def _compare(subject: str, old: Audit, new: Audit) -> str:
 def _device(old: TargetFacts, new: TargetFacts) -> list[str]:
     """Say what the head takes in place of what it took, and where it ends, if either is another."""
     before, after = old.head_memory, new.head_memory
-    moved = f"ends after {new.cut} in place of {old.cut}" if new.cut != old.cut else ""
+    moved = f"ends after {new.cut} in place of {old.cut}" if new.cut != old.cut and old.cut and new.cut else ""
     resized = f"takes {show_bytes(after)} in place of {show_bytes(before)}" if before and after and before != after else ""
     told = " and ".join(filter(None, [moved, resized]))
     return [f"The head {told}."] if told else []

@@ -43,7 +43,8 @@ def made(name: str) -> FeatureAttack:
 
 
 def test_every_attack_has_a_row() -> None:
-    assert set(ROWS) == set(registry.TABLE["attacks"])
+    table = registry.TABLE["attacks"]
+    assert set(ROWS) == {name for name, entry in table.items() if entry.path.startswith("sfumato.attacks.features.")}
 
 
 @pytest.mark.parametrize("name", ROWS)

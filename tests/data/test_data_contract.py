@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +33,9 @@ def load(
         options["path"] = str(make_folder(tmp_path / "pictures", count=10))
     elif name == "parquet":
         options["path"] = str(write_parquet(tmp_path / "pictures.parquet", [0, 1] * 10))
+    elif name == "table":
+        np.savez(tmp_path / "table.npz", x=np.random.default_rng(0).normal(size=(20, 7)), y=np.arange(20) % 2)
+        options["path"] = str(tmp_path / "table.npz")
     elif name == "reid-folder":
         for individual in ("a", "b", "c", "d"):
             make_folder(tmp_path / "pictures" / individual, ("front", "rear"))
@@ -62,7 +66,7 @@ def test_every_data_set_keeps_the_contract(load: Callable[[], sf.Data]) -> None:
         assert part.labels.min() >= 0
         assert part.labels.max() < len(data.classes) or data.task == "reidentification"
         some = part.read(torch.arange(min(3, len(part))))
-        assert some.dtype == torch.uint8
+        assert some.dtype == (torch.float32 if data.name == "table" else torch.uint8)
         assert tuple(some.shape[1:]) == data.shape
     assert len(data.part("private")) + len(data.part("public")) == len(data.part("train"))
     assert set(data.part("train").labels.tolist()) == set(range(len(data.classes)))

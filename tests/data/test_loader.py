@@ -46,6 +46,18 @@ def test_given_order(pictures: Pictures) -> None:
     assert np.array_equal((x * 255).round().to(torch.uint8).numpy(), PIXELS[order])
 
 
+def test_given_batches_of_any_size(pictures: Pictures) -> None:
+    given = tuple(torch.tensor(batch, dtype=torch.int64) for batch in ([7, 0, 10], [], [3]))
+    stream = torch.Generator().manual_seed(0)
+    for augment in (None, Augment(crop=0, flip=False, rotation=0.0)):
+        found = list(batches(pictures, size=2, device="cpu", order=given, augment=augment, generator=stream))
+        assert [y.tolist() for _, y in found] == [[7, 0, 10], [], [3]]
+        for (x, _), batch in zip(found, given, strict=True):
+            assert np.array_equal((x * 255).round().to(torch.uint8).numpy(), PIXELS[batch])
+    turned = list(batches(pictures, size=2, device="cpu", order=given, augment=Augment(rotation=5.0), generator=stream))
+    assert [len(x) for x, _ in turned] == [3, 0, 1]
+
+
 def test_batches_do_not_touch_the_stored_pixels(pictures: Pictures) -> None:
     before = pictures.fingerprint
     for x, _ in batches(pictures, size=4, device="cpu"):

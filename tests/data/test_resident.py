@@ -54,10 +54,10 @@ def test_nbytes_and_length(pictures: ResidentPictures) -> None:
 
 @pytest.mark.parametrize(
     ("pixels", "labels"),
-    [(torch.zeros(2, 1, 4, 4), torch.zeros(2)), (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2))],
+    [(torch.zeros(2, 1, 4, 4, dtype=torch.float64), torch.zeros(2)), (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2))],
 )
-def test_pixels_must_be_uint8_of_four_dimensions(pixels: torch.Tensor, labels: torch.Tensor) -> None:
-    with pytest.raises(DataError, match="uint8 \\(N, C, H, W\\)"):
+def test_pixels_must_be_uint8_or_float32_of_four_dimensions(pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="uint8 or float32, \\(N, C, H, W\\)"):
         ResidentPictures(pixels, labels)
 
 

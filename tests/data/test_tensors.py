@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sfumato.data.loader import batches
 from sfumato.data.tensors import from_tensors
 from sfumato.errors import DataError
 
@@ -41,6 +42,8 @@ def test_float_round_trips(dtype: torch.dtype) -> None:
         (torch.full((20, 1, 4, 4), float("nan")), Y, "must lie in"),
         (X.int(), Y, "must be uint8"),
         (X, Y.float(), "y must hold integers"),
+        (torch.full((20, 3), float("inf")), Y, "must be finite, found 60 that are not"),
+        (torch.ones(20, 3, dtype=torch.complex64), Y, "must be real"),
         (X, Y[:5], "one label for each of 20"),
         (X, Y - 1, "count from 0, got -1"),
     ],
@@ -58,3 +61,14 @@ def test_label_without_class() -> None:
 def test_test_of_another_shape() -> None:
     with pytest.raises(DataError, match="shape of the training pictures"):
         from_tensors(X, Y, test=(X[:, :1], Y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int64])
+def test_the_rows_of_a_table_reach_a_model_as_they_are(dtype: torch.dtype) -> None:
+    rows = (torch.arange(60).view(20, 3) * 3).to(dtype)
+    pictures = from_tensors(rows, Y, test=(rows, Y)).part("train")
+    x, _ = next(iter(batches(pictures, size=20, device="cpu")))
+    assert x.shape == (20, 3, 1, 1)
+    assert torch.equal(x.flatten(1), rows.float())
+    x.zero_()  # as a layer that works in place would
+    assert torch.equal(next(iter(batches(pictures, size=20, device="cpu")))[0].flatten(1), rows.float())

@@ -11,7 +11,7 @@ from torch import Tensor
 import sfumato as sf
 from sfumato.errors import ConfigError, ConflictError
 from sfumato.train import assemble, fit
-from sfumato.types import Step
+from sfumato.types import Plan, Step
 
 
 class Shrink(sf.Defense):
@@ -134,6 +134,29 @@ def test_two_owners_of_the_task_loss_are_refused() -> None:
 
     with pytest.raises(ConflictError, match="at most one defense may replace the task loss"):
         sf.Compose(Smooth(), Other())
+
+
+def test_two_owners_of_the_gradient_are_refused() -> None:
+    class Steps(sf.Defense):
+        name = "steps"
+
+        def optimize(self, optimizer: torch.optim.Optimizer, model: sf.Split, plan: Plan) -> torch.optim.Optimizer:
+            return optimizer
+
+    class Other(Steps):
+        name = "other"
+
+    assert sf.Compose(Steps(), sf.Noise(sigma=0.1)).owns_gradient
+    assert not sf.Compose(sf.Noise(sigma=0.1)).owns_gradient
+    with pytest.raises(ConflictError, match=r"at most one defense may replace the gradient, found Steps\(\) and Other\(\)"):
+        sf.Compose(Steps(), Other())
+
+
+def test_only_what_sees_each_picture_by_itself_is_separable() -> None:
+    assert sf.Compose(sf.Noise(sigma=0.1), sf.Dropout(p=0.1), sf.Bottleneck()).separable
+    for part in (sf.DistCorr(weight=0.5), sf.ResSFL(), Smooth(), Phased()):
+        assert not part.separable
+        assert not sf.Compose(sf.Noise(sigma=0.1), part).separable
 
 
 def test_phases_make_an_update_each_and_the_others_take_part_in_all(small_split: sf.Split, blobs: sf.Data) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import sfumato as sf
 from sfumato import registry
+from sfumato.data.partition import partition
 from sfumato.train import assemble, restore
 
 ROWS: dict[str, dict[str, object]] = {
@@ -25,7 +26,23 @@ ROWS: dict[str, dict[str, object]] = {
     "skip": {"p": 0.5},
     "patrol": {"alpha": [0.01]},
     "patrol-paper": {},
+    "minmax": {"warmup": 0, "passes": 0},
+    "dpsgd": {},
+    "mcmia": {"ratio": 4.0},
+    "relaxloss": {"alpha": 0.3},
+    "hamp": {},
+    "label_smoothing": {"alpha": -0.1},
+    "early_stopping": {},
+    "memguard": {"epochs": 5},
+    "rounding": {"digits": 1},
+    "top_k": {"k": 1},
 }
+
+
+@pytest.fixture(scope="module")
+def blobs(blobs: sf.Data) -> sf.Data:
+    """The blobs, with some that a defense may compare with."""
+    return partition(blobs, reference=0.2)
 
 
 def made(name: str) -> sf.Defense:

@@ -50,8 +50,8 @@ class Game:
             raise ConfigError(f"{self.data.name} has no game: draw one first, with play(data, members=...)")
 
     @cached_property
-    def _base(self) -> Pictures:
-        """What models are trained on parts of."""
+    def base(self) -> Pictures:
+        """What models are trained on parts of: the examples, and those that nobody is asked about."""
         pool = self.data.part("pool")
         return pool.relabeled(pool.labels, {name: tag for name, tag in pool.tags.items() if name not in _TAGS})
 
@@ -62,7 +62,7 @@ class Game:
     @cached_property
     def pool(self) -> Pictures:
         """The N examples, with the labels that they are trained with."""
-        return self._base.subset(self._asked.nonzero()[:, 0])
+        return self.base.subset(self._asked.nonzero()[:, 0])
 
     @property
     def member(self) -> Tensor:
@@ -75,7 +75,15 @@ class Game:
         Args:
             keep: (N,), bool.
         """
-        return self.data.with_parts(private=_private(self._base, self._asked, keep))
+        return self.data.with_parts(private=self.base.subset(self.rows(keep)))
+
+    def rows(self, keep: Tensor) -> Tensor:
+        """Return the places in `base` of what a model is trained on, ascending, int64.
+
+        Args:
+            keep: (N,), bool: which of the examples.
+        """
+        return _rows(self._asked, keep)
 
     def keep(self, models: int) -> Tensor:
         """Return which examples each of some reference models is trained on, (models, N), bool.
@@ -156,7 +164,7 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
     tags = {name: tag[place] for name, tag in tags.items()}
     member, chosen = tags["member"].bool(), tags["asked"].bool()
     return data.with_parts(
-        private=_private(base, chosen, member[chosen]),
+        private=base.subset(_rows(chosen, member[chosen])),
         nonmembers=base.subset((chosen & ~member).nonzero()[:, 0]),
         pool=base.relabeled(base.labels, {**base.tags, **tags}),
     )
@@ -200,11 +208,11 @@ def require_disjoint(members: Pictures, nonmembers: Pictures) -> int:
     return own
 
 
-def _private(base: Pictures, asked: Tensor, keep: Tensor) -> Pictures:
-    """Return the examples to keep, and all that nobody is asked about, in the order of `base`."""
+def _rows(asked: Tensor, keep: Tensor) -> Tensor:
+    """Return the places of the examples to keep, and of all that nobody is asked about."""
     trained = ~asked
     trained[asked.nonzero()[:, 0][keep]] = True
-    return base.subset(trained.nonzero()[:, 0])
+    return trained.nonzero()[:, 0]
 
 
 def _wrong(labels: Tensor, classes: int, seed: int) -> Tensor:

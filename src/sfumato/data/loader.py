@@ -50,13 +50,16 @@ def divide(order: Tensor, size: int) -> tuple[Tensor, ...]:
 def as_images(pixels: Pixels, device: torch.device | str) -> Images:
     """Return stored pixels, uint8 (N, C, H, W), as x: float32 in [0, 1], on a device.
 
-    They move as bytes, before they are four times as large.
+    They move as bytes, before they are four times as large. What is stored as float32 is x, and copied: a model may work in
+    place.
 
     Example:
         >>> as_images(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), "cpu").item()
         1.0
     """
     device = torch.device(device)
+    if pixels.is_floating_point():
+        return pixels.to(device, copy=True)
     # away from CUDA a copy that is not waited for could be read before it is there
     return pixels.to(device, non_blocking=device.type == "cuda").to(torch.float32).div_(255)
 
@@ -66,7 +69,7 @@ def batches(
     *,
     size: int,
     device: torch.device | str,
-    order: Tensor | None = None,
+    order: Tensor | tuple[Tensor, ...] | None = None,
     augment: Augment | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Batch]:
@@ -76,7 +79,8 @@ def batches(
         pictures: resident, best on `device` already, or streamed.
         size: pictures in a batch; the last one may hold fewer, or, with an order, one more: see `divide`.
         device: where the batches are made.
-        order: (n,), int64: which pictures, in which order; None takes all as they come.
+        order: (n,), int64: which pictures, in which order; None takes all as they come. Or the batches themselves, each (n,) for
+            any n, whatever `size` is.
         augment: moves the pictures of every batch.
         generator: for `augment`, on `device`.
 
@@ -113,25 +117,36 @@ def _ready(
 ) -> Iterator[Batch]:
     for pixels, labels in stored:
         x, y = as_images(pixels, device), labels.to(device, non_blocking=device.type == "cuda")
-        yield (x if augment is None or generator is None else augment(x, generator)), y
+        yield (x if augment is None or generator is None or not len(y) else augment(x, generator)), y
 
 
-def _resident(pictures: ResidentPictures, size: int, device: torch.device, order: Tensor | None) -> Iterator[_Stored]:
+def _batches(order: Tensor | tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
+    return divide(order, size) if isinstance(order, Tensor) else order
+
+
+def _resident(
+    pictures: ResidentPictures, size: int, device: torch.device, order: Tensor | tuple[Tensor, ...] | None
+) -> Iterator[_Stored]:
     labels = pictures.labels.to(device)  # all at once, and not batch by batch
     if order is None:
         for start, y in zip(range(0, len(pictures), size), torch.split(labels, size), strict=True):
             yield pictures.span(start, start + size), y
         return
+    parts = _batches(order, size)
+    order, sizes = torch.cat(parts), [len(part) for part in parts]
     places, labels = order.to(pictures.device), labels.index_select(0, order.to(device))
-    for index, y in zip(divide(places, size), divide(labels, size), strict=True):
+    for index, y in zip(places.split(sizes), labels.split(sizes), strict=True):
         yield pictures.read(index), y
 
 
-def _streamed(pictures: Pictures, size: int, device: torch.device, order: Tensor | None) -> Iterator[_Stored]:
-    parts = torch.arange(len(pictures)).split(size) if order is None else divide(order.cpu(), size)
+def _streamed(
+    pictures: Pictures, size: int, device: torch.device, order: Tensor | tuple[Tensor, ...] | None
+) -> Iterator[_Stored]:
+    parts = torch.arange(len(pictures)).split(size) if order is None else _batches(order, size)
     pinned = device.type == "cuda"
 
     def fetch(index: Tensor) -> _Stored:
+        index = index.cpu()
         pixels, y = pictures.read(index), pictures.labels[index]
         return (pixels.pin_memory(), y.pin_memory()) if pinned else (pixels, y)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that stay in memory, on the CPU or on an accelerator."""
+"""Pictures, or rows of a table, that stay in memory, on the CPU or on an accelerator."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from sfumato.types import Labels, Pixels
 
 
 class ResidentPictures(Pictures):
-    """Pictures in one uint8 tensor. Subsets share that tensor until they move to another device.
+    """Pictures in one tensor. Subsets share that tensor until they move to another device.
 
     Args:
-        pixels: (M, C, H, W), uint8, on any device.
+        pixels: (M, C, H, W), uint8; or float32, which is x as it is: of the rows of a table, (M, F, 1, 1). On any device.
         labels: (N,), int64; moved to the CPU.
         rows: (N,), int64, the row of `pixels` of each picture; None takes them all in order, and N is M.
         tags: what else is known of each picture, by name, each (N,), int64; moved to the CPU.
 
     Raises:
-        DataError: pixels are not uint8 of four dimensions, or there is not one label, or one tag of a name, for each picture.
+        DataError: pixels are neither uint8 nor float32, or not of four dimensions, or there is not one label, or one tag of a
+            name, for each picture.
 
     Example:
         >>> pictures = ResidentPictures(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 1]))
@@ -36,8 +37,8 @@ class ResidentPictures(Pictures):
     def __init__(
         self, pixels: Pixels, labels: Labels, rows: Tensor | None = None, tags: Mapping[str, Tensor] | None = None
     ) -> None:
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise DataError(f"pixels must be uint8 (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; see from_tensors")
+        if pixels.dtype not in (torch.uint8, torch.float32) or pixels.ndim != 4:
+            raise DataError(f"pixels must be uint8 or float32, (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; see from_tensors")
         count = len(pixels) if rows is None else len(rows)
         if labels.shape != (count,):
             raise DataError(f"{count} pictures need labels of shape ({count},), got {tuple(labels.shape)}")
@@ -55,8 +56,13 @@ class ResidentPictures(Pictures):
         """Where the pixels are."""
         return self._pixels.device
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded pixels."""
+        return super().nbytes * self._pixels.element_size()
+
     def read(self, index: Tensor) -> Pixels:
-        """Gather the pictures at `index`, (n,) int64 on the CPU or on the device of the pixels, as uint8 (n, C, H, W) there."""
+        """Gather the pictures at `index`, (n,) int64 on the CPU or on the device of the pixels, (n, C, H, W), as stored."""
         index = index.to(self.device)
         return self._pixels.index_select(0, index if self._rows is None else self._rows.index_select(0, index))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's own tensors as a data set."""
+"""The user's own tensors as a data set: pictures, or the rows of a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def from_tensors(
     """Make a data set of tensors; it stays on the device of `x`.
 
     Args:
-        x: pictures, (N, C, H, W): uint8, which is not copied, or float in [0, 1], which is rounded to uint8.
+        x: pictures, (N, C, H, W): uint8, which is not copied, or float in [0, 1], which is rounded to uint8. Or a table,
+            (N, F), of any real dtype and range: its rows are kept as float32 and reach a model as (N, F, 1, 1).
         y: labels, (N,), any integer dtype, from 0.
         test: the test part, pictures and labels alike; None splits 20 % of every class off.
         classes: name of each class; None names them by their numbers.
@@ -38,12 +39,14 @@ def from_tensors(
         Data with the parts `train` and `test`.
 
     Raises:
-        DataError: shapes, dtypes or ranges are others than these, or a label has no class.
+        DataError: shapes, dtypes or ranges are others than these, a number of a table is not finite, or a label has no class.
 
     Example:
         >>> data = from_tensors(torch.rand(10, 1, 8, 8), torch.arange(10) % 2)
         >>> data.shape, data.classes, len(data.part("train"))
         ((1, 8, 8), ('0', '1'), 8)
+        >>> from_tensors(torch.randn(10, 600), torch.arange(10) % 2).shape
+        (600, 1, 1)
     """
     train = _pictures(x, y)
     parts = split_test(train, seed=seed) if test is None else {"train": train, "test": _pictures(*test)}
@@ -59,15 +62,26 @@ def from_tensors(
 
 
 def _pictures(x: Tensor, y: Tensor) -> Pictures:
-    if x.ndim != 4 or not x.numel():
-        raise DataError(f"x must have four dimensions (N, C, H, W), none of them 0, got {tuple(x.shape)}")
+    if x.ndim not in (2, 4) or not x.numel():
+        raise DataError(
+            f"x must have four dimensions (N, C, H, W), or two (N, F) of a table, none of them 0, got {tuple(x.shape)}"
+        )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise DataError(f"y must hold integers, the class number of each picture, got {y.dtype}; for whole numbers use y.long()")
     if y.shape != (len(x),):
         raise DataError(f"y must have one label for each of {len(x)} pictures, shape ({len(x)},), got {tuple(y.shape)}")
     if int(y.min()) < 0:
         raise DataError(f"labels count from 0, got {int(y.min())}")
-    return ResidentPictures(_pixels(x), y)
+    return ResidentPictures(_pixels(x) if x.ndim == 4 else _rows(x), y)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return the rows of a table as (N, F, 1, 1), float32."""
+    if x.is_complex():
+        raise DataError(f"the numbers of a table must be real, got {x.dtype}")
+    if bad := int((~x.isfinite()).sum()):
+        raise DataError(f"the numbers of a table must be finite, found {bad} that are not; fill or leave out those rows")
+    return x.float()[:, :, None, None]
 
 
 def _pixels(x: Tensor) -> Pixels:

@@ -73,30 +73,42 @@ class InnerAdversary:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self._met, self._recalled = (network, optimizer), {}
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return the network's answer in train mode, with gradient into its weights and into z."""
-        answer: Tensor = self._network(z.float())
+    @property
+    def fresh(self) -> bool:
+        """Whether there is no network yet, and none to recall."""
+        return self._met is None and not self._recalled
+
+    def __call__(self, *z: Tensor) -> Tensor:
+        """Return the network's answer in train mode, with gradient into its weights and into what it is given."""
+        answer: Tensor = self._network(*(given.float() for given in z))
         return answer
 
-    def frozen(self, z: Tensor) -> Tensor:
-        """Return the network's answer in eval mode, with gradient into z alone."""
+    def frozen(self, *z: Tensor) -> Tensor:
+        """Return the network's answer in eval mode, with gradient into what it is given alone."""
         network = self._network
         with eval_mode(network):
             weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
-            answer: Tensor = functional_call(network, weights, (z.float(),))
+            answer: Tensor = functional_call(network, weights, tuple(given.float() for given in z))
         return answer
 
-    def learn(self, loss: Tensor) -> None:
-        """Make one step of Adam down a loss of the network's answers."""
+    def learn(self, loss: Tensor, *, clip: float = math.inf) -> None:
+        """Make one step of Adam down a loss of the network's answers, by a gradient of at most a given length."""
         loss.backward()
-        self.update()
+        self.update(clip=clip)
 
-    def update(self, divisor: float = 1.0) -> None:
-        """Make one step of Adam with the gradients that a backward pass left in the weights, divided, and clear them."""
+    def update(self, divisor: float = 1.0, *, clip: float = math.inf) -> None:
+        """Make one step of Adam with the gradients that a backward pass left in the weights, divided, and clear them.
+
+        Args:
+            divisor: what the gradients are divided by.
+            clip: longest gradient of all weights together; a longer one is scaled down.
+        """
         network, optimizer = self._required()
         for parameter in network.parameters():
             if parameter.grad is not None:
                 parameter.grad.div_(divisor)
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

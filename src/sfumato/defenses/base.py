@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from sfumato.data.base import Data
 from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
-from sfumato.types import Epoch, Step
+from sfumato.types import Epoch, Plan, Step
+
+_SEEING = ("begin", "begin_epoch", "end_epoch", "before_step", "criterion", "penalty", "after_step", "finish")
+"""The hooks in which a defense may depend on pictures while a model trains."""
 
 
 class Defense(nn.Module):
@@ -24,10 +27,12 @@ class Defense(nn.Module):
     Attributes:
         name: key of the defense in a composition, in checkpoints and in reports.
         surface: what it protects: features need a model that is cut.
+        compresses: whether it leaves fewer weights, of which an audit then tells how many, and what that saves.
     """
 
     name: ClassVar[str]
     surface: ClassVar[Literal["features", "predictions"]] = "features"
+    compresses: ClassVar[bool] = False
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -55,6 +60,16 @@ class Defense(nn.Module):
         return type(self).criterion is not Defense.criterion
 
     @property
+    def owns_gradient(self) -> bool:
+        """Whether the defense draws the batches and replaces their gradient; at most one part of a composition may."""
+        return type(self).optimize is not Defense.optimize
+
+    @property
+    def separable(self) -> bool:
+        """Whether training sees each picture by itself: the loss is a mean of terms of one picture, and nothing else sees any."""
+        return all(getattr(type(self), hook) is getattr(Defense, hook) for hook in _SEEING)
+
+    @property
     def saving(self) -> Footprint:
         """What `finish` takes off the head, at least; known once `prepare` has run."""
         return Footprint()
@@ -72,6 +87,22 @@ class Defense(nn.Module):
 
     def prepare(self, model: Split, data: Data) -> None:
         """Change the model, once, before the optimizer exists. Run without gradient, and again before weights are loaded."""
+
+    def optimize(self, optimizer: torch.optim.Optimizer, model: Split, plan: Plan) -> torch.optim.Optimizer:
+        """Replace the optimizer by one that steps along other gradients.
+
+        Called before a run's first epoch and before its first after `finish`, and only on a class that overrides it, as `sample`.
+
+        Args:
+            optimizer: of the loop. What is returned has its parameters and its state.
+            model: under training.
+            plan: of the run.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not replace the gradient")
+
+    def sample(self, plan: Plan, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw the pictures of each step of an epoch: `plan.steps` batches of any size, int64 (n,), on the generator's device."""
+        raise NotImplementedError(f"{type(self).__name__} does not draw the batches")
 
     def begin(self, data: Data) -> None:
         """Look at the data and begin anew, before a run's first epoch and its first after `finish`. Run without gradient."""

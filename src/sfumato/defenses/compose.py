@@ -16,7 +16,7 @@ from sfumato.errors import ConfigError, ConflictError
 from sfumato.files import under
 from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
-from sfumato.types import Epoch, Step
+from sfumato.types import Epoch, Plan, Step
 
 
 class Compose(Defense):
@@ -29,7 +29,7 @@ class Compose(Defense):
         parts: the defenses, in the order in which they see the features.
 
     Raises:
-        ConflictError: two parts have the same name, or two replace the task loss.
+        ConflictError: two parts have the same name, two replace the task loss, or two replace the gradient.
         ConfigError: a part is no defense.
 
     Example:
@@ -73,6 +73,16 @@ class Compose(Defense):
         return any(part.owns_criterion for part in self)
 
     @property
+    def owns_gradient(self) -> bool:
+        """Whether a part draws the batches and replaces their gradient."""
+        return any(part.owns_gradient for part in self)
+
+    @property
+    def separable(self) -> bool:
+        """Whether training with every part sees each picture for itself."""
+        return all(part.separable for part in self)
+
+    @property
     def updates(self) -> tuple[str, ...]:
         """The updates made for each batch: every part's phases, each once, or one named "main"."""
         return tuple(dict.fromkeys(phase for part in self for phase in part.phases)) or ("main",)
@@ -93,6 +103,14 @@ class Compose(Defense):
     def prepare(self, model: Split, data: Data) -> None:  # noqa: D102
         for part in self:
             part.prepare(model, data)
+
+    def optimize(self, optimizer: torch.optim.Optimizer, model: Split, plan: Plan) -> torch.optim.Optimizer:  # noqa: D102
+        owner = next(part for part in self if part.owns_gradient)
+        return owner.optimize(optimizer, model, plan)
+
+    def sample(self, plan: Plan, generator: torch.Generator) -> tuple[Tensor, ...]:  # noqa: D102
+        owner = next(part for part in self if part.owns_gradient)
+        return owner.sample(plan, generator)
 
     def begin(self, data: Data) -> None:  # noqa: D102
         for part in self:
@@ -172,6 +190,10 @@ def _refuse_conflicts(parts: list[Defense]) -> None:
                 f"two defenses named '{part.name}': {named[part.name].describe()} and {part.describe()}; keep one"
             )
         named[part.name] = part
-    owners = [part.describe() for part in parts if part.owns_criterion]
-    if len(owners) > 1:
-        raise ConflictError(f"at most one defense may replace the task loss, found {' and '.join(owners)}; keep one")
+    owned = {
+        "the task loss": [part.describe() for part in parts if part.owns_criterion],
+        "the gradient": [part.describe() for part in parts if part.owns_gradient],
+    }
+    for what, owners in owned.items():
+        if len(owners) > 1:
+            raise ConflictError(f"at most one defense may replace {what}, found {' and '.join(owners)}; keep one")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inference network: from the answer of a classifier and the true label to whether the example was trained on.
 
-Source: nasr2018adversarial, Section 5.1 and Figure 2 (two branches that join); wang2021mcmia, Section VI-A (its layers).
+Source: nasr2018adversarial, Section 5.1 and Figure 2 (two branches that join); wang2021mcmia, Section V-B (its layers).
 Equations: h(f(x), y) = sigmoid(joint([prediction(f(x)), label(y)])), nasr2018adversarial, Section 3 -> InferenceNetwork.forward
 Departures: wang2021mcmia says "[256, 64, 1]" of layers that are given 64 + 64 numbers; read as 128 -> 256 -> 64 -> 1. The network
 returns the logit of h, so that log h and log (1 - h) need no guard. It is given log-probabilities, where the release gives it raw

@@ -2,7 +2,8 @@
 """Which channels of a head can be removed, with all that depends on them, and the removal.
 
 Channels that are added to each other (the streams of a residual stage) can only go together, so a unit is the set of convolutions
-whose outputs share their channels. Which these are says the dependency graph of the package torch-pruning (extra `prune`).
+whose outputs share their channels. Which these are says the dependency graph of the package torch-pruning (extra `prune`). What a
+linear layer gives out are channels too, for those who ask for them.
 
 Source: ding2024patrol, section III-B1 (channel-wise pruning); fang2023depgraph (the graph).
 Departures: none of the paper's own; it does not say what becomes of channels that a shortcut holds.
@@ -35,10 +36,9 @@ class Unit:
     """Channels that go together.
 
     Attributes:
-        root: name of the first convolution that gives them out.
+        root: name of the first layer that gives them out.
         size: how many channels.
-        gated: names of the modules whose outputs a soft mask multiplies: of each convolution of the unit, its batch norm if it
-            has one.
+        gated: names of the modules whose outputs a soft mask multiplies: of each layer of the unit, its batch norm if it has one.
         gives: names of all modules that have them as output channels.
         takes: names of all modules that have them as input channels, each with the share of its inputs that they are.
     """
@@ -50,7 +50,7 @@ class Unit:
     takes: tuple[tuple[str, float], ...]
 
 
-def find(model: Split, x: Tensor) -> tuple[Unit, ...]:
+def find(model: Split, x: Tensor, *, linear: bool = False) -> tuple[Unit, ...]:
     """Find the units of channels that a head gives out.
 
     A unit whose zeros do not stay zeros (a sigmoid follows, say) cannot be removed without changing the outputs and is left out.
@@ -58,24 +58,28 @@ def find(model: Split, x: Tensor) -> tuple[Unit, ...]:
     Args:
         model: a split model; its weights and modes are left as they are.
         x: pictures, (N, C, H, W), on its device; N >= 2.
+        linear: find what linear layers give out too.
 
     Returns:
         The units, in order of their roots.
 
     Raises:
-        ModelError: the head has no convolution or none that can lose channels, or the model has a layer that the dependency graph
+        ModelError: the head has no such layer or none that can lose channels, or the model has a layer that the dependency graph
             does not know.
         ConfigError: the package torch-pruning is not installed.
     """
-    convolutions = [name for name, module in model.head.named_modules(prefix="head") if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        raise ModelError("pruning needs a head with convolutions, found none; cut later, or leave patrol out")
+    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    layers = [name for name, module in model.head.named_modules(prefix="head") if isinstance(module, kinds)]
+    if not layers:
+        raise ModelError("pruning needs a head with convolutions, found none; cut later, or leave channel pruning out")
     with eval_mode(model):
         graph = _graph(model, x)
-        found = dict.fromkeys(_unit(model, graph, name) for name in convolutions)
-        units = tuple(_removable([unit for unit in found if unit is not None], model, x))
+        found = dict.fromkeys(_unit(model, graph, name, kinds) for name in layers)
+        units = tuple(_removable([unit for unit in found if unit is not None and unit.takes], model, x))
     if not units:
-        raise ModelError("pruning found no channel in the head that can go without a change of the outputs; leave patrol out")
+        raise ModelError(
+            "pruning found no channel in the head that can go without a change of the outputs; leave channel pruning out"
+        )
     return units
 
 
@@ -93,7 +97,7 @@ def remove(model: Split, roots: Sequence[nn.Module], stays: Sequence[Tensor], x:
         for root, kept in zip(roots, stays, strict=True):
             gone = (~kept).nonzero()[:, 0].tolist()
             if gone:
-                graph.get_pruning_group(root, _pruning().prune_conv_out_channels, idxs=gone).prune()
+                _group(graph, root, gone).prune()
     model.zero_grad(set_to_none=True)
 
 
@@ -121,8 +125,15 @@ def _pruning() -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise ConfigError('patrol needs the package torch-pruning; install it with pip install "sfumato[prune]"') from error
+        raise ConfigError(
+            'channel pruning needs the package torch-pruning; install it with pip install "sfumato[prune]"'
+        ) from error
     return torch_pruning
+
+
+def _group(graph: Any, root: nn.Module, places: Sequence[int]) -> Any:
+    """Return all that must go with some channels that a layer gives out."""
+    return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, idxs=list(places))
 
 
 def _graph(model: Split, x: Tensor) -> Any:
@@ -135,7 +146,7 @@ def _graph(model: Split, x: Tensor) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # the package raises what it happens to run into
-        raise ModelError(f"pruning cannot follow the channels through the model: {error}; leave patrol out") from error
+        raise ModelError(f"pruning cannot follow the channels through the model: {error}; leave channel pruning out") from error
     known = set(graph.module2node)
     unknown = [
         name
@@ -148,28 +159,26 @@ def _graph(model: Split, x: Tensor) -> Any:
     if unknown:
         raise ModelError(
             f"pruning needs layers that the dependency graph knows, such as convolutions, linear layers and batch norms; it does "
-            f"not know {', '.join(unknown)}; leave patrol out, or replace them"
+            f"not know {', '.join(unknown)}; leave channel pruning out, or replace them"
         )
     return graph
 
 
-def _unit(model: Split, graph: Any, name: str) -> Unit | None:
-    """Return the unit of a convolution, or None where its channels cannot be removed one by one."""
-    pruning = _pruning()
+def _unit(model: Split, graph: Any, name: str, kinds: tuple[type[nn.Module], ...]) -> Unit | None:
+    """Return the unit of a layer, or None where its channels cannot be removed one by one."""
     root = model.get_submodule(name)
-    assert isinstance(root, nn.Conv2d)  # noqa: S101 -- the caller names convolutions
-    if root.groups > 1:
+    size = len(root.get_parameter("weight"))
+    if getattr(root, "groups", 1) > 1:
         return None
     names = {module: path for path, module in model.named_modules()}
-    group = graph.get_pruning_group(root, pruning.prune_conv_out_channels, idxs=list(range(root.out_channels)))
     gives: dict[str, nn.Module] = {}
     takes: list[tuple[str, float]] = []
-    for dependency, places in group:
+    for dependency, places in _group(graph, root, range(size)):
         module, path = dependency.target.module, names.get(dependency.target.module)
         if path is None:
             continue
         if graph.is_out_channel_pruning_fn(dependency.handler):
-            if not _whole(module, places, root.out_channels):
+            if not _whole(module, places, size, kinds):
                 return None
             gives[path] = module
         elif isinstance(module, nn.Linear):
@@ -179,27 +188,26 @@ def _unit(model: Split, graph: Any, name: str) -> Unit | None:
         else:
             return None
     order = {path: place for place, path in enumerate(names.values())}
-    gated = [_norm_after(graph, names, module) or path for path, module in gives.items() if isinstance(module, nn.Conv2d)]
-    convolutions = sorted((path for path, module in gives.items() if isinstance(module, nn.Conv2d)), key=order.__getitem__)
-    plain = [path for path in convolutions if getattr(gives[path], "groups", 1) == 1]
-    sort = sorted(dict.fromkeys(gated), key=order.__getitem__)
-    return Unit(plain[0], root.out_channels, tuple(sort), tuple(sorted(gives, key=order.__getitem__)), tuple(sorted(takes)))
+    layers = sorted((path for path, module in gives.items() if isinstance(module, kinds)), key=order.__getitem__)
+    plain = [path for path in layers if getattr(gives[path], "groups", 1) == 1]
+    gated = sorted({_norm_after(graph, names, gives[path]) or path for path in layers}, key=order.__getitem__)
+    return Unit(plain[0], size, tuple(gated), tuple(sorted(gives, key=order.__getitem__)), tuple(sorted(takes)))
 
 
-def _whole(module: nn.Module, places: Sequence[int], size: int) -> bool:
+def _whole(module: nn.Module, places: Sequence[int], size: int, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Tell whether a module's outputs are the channels of a unit, all of them. That their order is one says `_agrees`."""
     if isinstance(module, nn.Conv2d) and module.groups not in (1, module.out_channels):
         return False
-    if not isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+    if not isinstance(module, (*kinds, nn.BatchNorm2d, nn.BatchNorm1d)):
         return False
-    own = module.out_channels if isinstance(module, nn.Conv2d) else module.num_features
+    own = module.num_features if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) else len(module.get_parameter("weight"))
     return own == size and sorted(int(place) for place in places) == list(range(size))
 
 
 def _norm_after(graph: Any, names: dict[nn.Module, str], module: nn.Module) -> str | None:
-    """Return the name of the batch norm that alone follows a convolution, if one does."""
+    """Return the name of the batch norm that alone follows a layer, if one does."""
     after = graph.module2node[module].outputs
-    if len(after) == 1 and isinstance(after[0].module, nn.BatchNorm2d) and after[0].module.affine:
+    if len(after) == 1 and isinstance(after[0].module, nn.BatchNorm2d | nn.BatchNorm1d) and after[0].module.affine:
         return names[after[0].module]
     return None
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-Gated = nn.Conv2d | nn.BatchNorm2d
+Gated = nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d
 """Modules that a gate can be folded into."""
 
 
 class Gate:
-    """A hook that multiplies what a module gives out, (N, C, H, W), by a mask.
+    """A hook that multiplies what a module gives out, (N, C, H, W) or (N, C), by a mask.
 
     It multiplies the weights that the module computes with, which costs less than its outputs would: for one call they hide the
     parameters, which stay what they are. A hook and not a wrapper: names and graphs stay too, and a deep copy of module and mask
@@ -70,7 +70,7 @@ def scale(module: nn.Module, mask: Tensor) -> None:
 def _masked(module: nn.Module, mask: Tensor) -> dict[str, Tensor]:
     """Return the parameters with which a module gives out the masked."""
     assert isinstance(module, Gated)  # noqa: S101 -- nothing else is gated
-    weight = module.weight * mask.view((-1, 1, 1, 1) if isinstance(module, nn.Conv2d) else (-1,))
+    weight = module.weight * mask.view(-1, *[1] * (module.weight.dim() - 1))
     return {"weight": weight} if module.bias is None else {"weight": weight, "bias": module.bias * mask}
 
 

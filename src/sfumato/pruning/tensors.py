@@ -40,6 +40,19 @@ def tensor_costs(model: Split, x: Tensor) -> Iterator[tuple[str, Tensor, Footpri
             yield f"{path}.{key}", tensor, Footprint(tensor.numel() * isinstance(tensor, nn.Parameter), tensor.nbytes, macs)
 
 
+def as_head(model: Split) -> Split:
+    """Return a split model, not copied, all of which is the head: to prune it whole, or to count all of it.
+
+    Example:
+        >>> as_head(Split(nn.Flatten(), nn.Linear(4, 2))).head
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    return Split(nn.Sequential(model.head, model.tail), nn.Identity(), at="", name=model.name)
+
+
 def resize(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give the modules of a model the shapes of some weights, in place; their values are not set.
 
@@ -50,7 +63,7 @@ def resize(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, module in model.named_modules():
         wanted = weights.get(f"{name}.weight")
         if (
-            not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+            not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d)
             or wanted is None
             or module.weight.shape == wanted.shape
         ):
@@ -63,9 +76,9 @@ def resize(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         _rename_sizes(module, wanted)
 
 
-def _rename_sizes(module: nn.Conv2d | nn.Linear | nn.BatchNorm2d, weight: Tensor) -> None:
+def _rename_sizes(module: nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d, weight: Tensor) -> None:
     """Correct what a module says of its own size."""
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         module.num_features = len(weight)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape

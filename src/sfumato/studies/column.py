@@ -11,8 +11,9 @@ from sfumato.errors import ConfigError, nearest
 from sfumato.tables import show_number
 from sfumato.types import Interval
 
-Source = Literal["target", "attack", "half", "certificate"]
-"""What a number is of: the target, what an attack recovers, the head or the tail, or a certificate."""
+Source = Literal["target", "side", "attack", "inference", "half", "compression", "certificate"]
+"""What a number is of: the target, the members or the non-members, what an attack recovers, what an attack on predictions infers,
+the head or the tail, what pruning left, or a certificate."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,29 @@ _HALF = {
     "macs": Measure("MACs", "million", ".5g", "#.4g", scale=1e-6),
     "milliseconds": Measure("time", "ms", ".5g", "#.3g"),
 }
+_INFERENCE = {
+    "attack_accuracy": Measure("attack accuracy", "%", ".2f", scale=100),
+    "auc": Measure("AUC", "", ".3f"),
+    "tpr_at_1": Measure("TPR at 1 % FPR", "%", ".1f", scale=100),
+    "tpr_at_01": Measure("TPR at 0.1 % FPR", "%", ".2f", scale=100),
+    "advantage": Measure("advantage", "", ".3f"),
+    "epsilon": Measure("epsilon at least", "", ".2f"),
+}
+_COMPRESSION = {
+    "weights": Measure("weights", "thousand", ",.5g", ",.2f", scale=1e-3),
+    "kept": Measure("weights after pruning", "thousand", ",.5g", ",.2f", scale=1e-3),
+    "ratio": Measure("ratio", "", ".2f"),
+    "dense_megabytes": Measure("file before", "MB", ".5g", "#.3g", scale=1e-6),
+    "megabytes": Measure("file", "MB", ".5g", "#.3g", scale=1e-6),
+    "dense_macs": Measure("MACs before", "million", ".5g", "#.4g", scale=1e-6),
+    "macs": Measure("MACs without zeros", "million", ".5g", "#.4g", scale=1e-6),
+    "dense_milliseconds": Measure("time before", "ms", ".5g", "#.3g"),
+    "milliseconds": Measure("time", "ms", ".5g", "#.3g"),
+}
 _FORMS = (
-    '"accuracy", "utility/mAP", "ATTACK/train/mse", "ATTACK/infer/psnr", "head/parameters", "tail/milliseconds", '
-    '"certificate/NAME/VALUE", or "drop/" and one of these'
+    '"accuracy", "utility/mAP", "members/accuracy", "ATTACK/train/mse", "ATTACK/infer/psnr", "ATTACK/attack_accuracy", '
+    '"ATTACK/auc", "head/parameters", "tail/milliseconds", "compression/ratio", "certificate/NAME/VALUE", or "drop/" and one of '
+    "these"
 )
 
 
@@ -63,7 +84,7 @@ class Column:
     Attributes:
         text: as the study names it, such as "decoder/infer/mse".
         source: what its numbers are of.
-        name: of the attack, the half or the certificate; "" for the target.
+        name: of the attack, the half, the side or the certificate; "" for the target.
         part: "train" or "infer" for what an attack recovers, else "".
         key: of the measure, or of the certificate's value.
         measure: the kind of number.
@@ -139,8 +160,14 @@ def read_column(text: str) -> Column:
             return Column(text, "target", "", "", "accuracy", _TARGET["accuracy"])
         case ["utility", key]:
             return Column(text, "target", "", "", key, _measure(text, key, _UTILITY))
+        case ["members" | "nonmembers" as side, key]:
+            return Column(text, "side", side, "", key, _measure(text, key, _TARGET))
         case ["head" | "tail" as half, key]:
             return Column(text, "half", half, "", key, _measure(text, key, _HALF))
+        case ["compression", key]:
+            return Column(text, "compression", "", "", key, _measure(text, key, _COMPRESSION))
+        case [name, key] if key not in _ATTACK:  # of features a part is missing, and all forms are told
+            return Column(text, "inference", name, "", key, _measure(text, key, _INFERENCE))
         case ["certificate", name, key]:
             return Column(text, "certificate", name, "", key, Measure(key.replace("_", " "), "", ".4g"))
         case [name, part, key] if part in ("train", "infer"):

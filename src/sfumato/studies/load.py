@@ -19,9 +19,10 @@ from sfumato.arguments import construct
 from sfumato.errors import ConfigError, RecipeError, UnknownNameError, nearest
 from sfumato.studies.column import Column, read_column
 from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study, merge
+from sfumato.studies.trace import read_trace
 
-_INHERITED = ("columns", "extra", "selection", "size", "rows", "planned")
-_TABLES = ("size", "rows", "averages")
+_INHERITED = ("columns", "extra", "selection", "size", "setups", "rows", "planned")
+_TABLES = ("size", "setups", "rows", "averages")
 _T = TypeVar("_T")
 
 
@@ -129,11 +130,12 @@ class _Reader:
         """Return the study, or None where its keys are not those of one."""
         keys = self._made(Keys, {key: value for key, value in self.table.items() if key not in _TABLES}, "")
         rows, averages, sizes = self._list("rows", RowKeys), self._list("averages", Average), self._sizes()
-        columns = self._columns()
+        setups, columns = self._setups(), self._columns()
         if self.problems or keys is None:
             return None
-        study = Study(name, self.table, keys, columns, tuple(self._expanded(rows)), tuple(averages), sizes)
+        study = Study(name, self.table, keys, columns, tuple(self._expanded(rows, setups)), tuple(averages), sizes)
         self._check_columns(study)
+        self._check_traces(study)
         self._check_labels(study)
         self._check_recipes(study)
         return study
@@ -169,6 +171,13 @@ class _Reader:
                     sizes[name] = size
         return {name: sizes[name] for name in SIZES if name in sizes}
 
+    def _setups(self) -> dict[str, Mapping[str, Any]]:
+        tables = self.table.get("setups", {})
+        if isinstance(tables, Mapping) and all(isinstance(value, Mapping) for value in tables.values()):
+            return dict(tables)
+        self.problems.append(f"setups: expected tables written [setups.NAME], found {tables!r}")
+        return {}
+
     def _columns(self) -> tuple[Column, ...]:
         columns = []
         for key in ("columns", "extra"):
@@ -180,11 +189,15 @@ class _Reader:
                     self.problems.append(f"{key}: {error}")
         return tuple(columns)
 
-    def _expanded(self, rows: list[RowKeys]) -> Iterator[Row]:
-        """Yield the rows with the defenses of those that they add to, and one for each value of those that are varied."""
+    def _expanded(self, rows: list[RowKeys], setups: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+        """Yield the rows with their setup, the defenses of those that they add to, and one for each value of what is varied."""
         known: dict[str, Row] = {}
         for keys in rows:
             row = Row(**vars(keys), series=keys.label)
+            if row.setup in setups:
+                row = replace(row, size=merge(setups[row.setup], row.size))
+            elif row.setup:
+                self.problems.append(f"row '{row.label}': setup: no setup '{row.setup}'{nearest(row.setup, setups)}")
             if row.label in known:
                 self.problems.append(f"row '{row.label}': a second row of this label; give it one of its own")
             if row.over and row.over not in known:
@@ -238,6 +251,17 @@ class _Reader:
             if key not in drawn
         ]
 
+    def _check_traces(self, study: Study) -> None:
+        """See that there is a trace of each name, and that an attack in it is one that a column shows."""
+        for text in study.keys.traces:
+            try:
+                trace = read_trace(text)
+            except ConfigError as error:
+                self.problems.append(f"traces: {error}")
+                continue
+            if trace.attack and not any(trace.of(name) for name in study.attacks):
+                self.problems.append(f"traces: '{text}': no column shows an attack '{trace.attack}'{nearest(trace.attack, study.attacks)}")
+
     def _check_labels(self, study: Study) -> None:
         """See that rows stand against rows and start from undefended ones, and that averages and changed sizes are there."""
         rows, series = {row.label: row for row in study.rows}, {row.series for row in study.rows}
@@ -278,11 +302,10 @@ class _Reader:
         for size in study.sizes:
             before = len(self.problems)
             attacks = self._parsed(study, plain, size, f"size.{size}")
-            wanted = dict.fromkeys(column.name for column in study.columns if column.source == "attack")
             if len(self.problems) == before:  # otherwise each row would say so again
                 self.problems += [
                     f"size.{size}: no attack '{name}', which a column shows{nearest(name, attacks)}"
-                    for name in wanted
+                    for name in study.attacks
                     if name not in attacks
                 ]
                 for row in study.rows_at(size):
@@ -292,7 +315,13 @@ class _Reader:
     def _parsed(self, study: Study, row: Row, size: str, where: str) -> list[str]:
         """Return the names of a recipe's attacks."""
         try:
-            return list(study.recipe(row, size, seed=0).attacks)
+            recipe = study.recipe(row, size, seed=0)
+            if row.start and recipe.inference:
+                self.problems.append(
+                    f"row '{row.label}': start: the model to start from was trained on the members, and reference models, which "
+                    "start from it too, would know them; leave start out where attacks are on predictions"
+                )
+            return [*recipe.attacks, *recipe.inference]
         except RecipeError as error:
             self.problems += [f"{where}: {problem}" for problem in error.problems]
         except ConfigError as error:  # what the row makes of the size

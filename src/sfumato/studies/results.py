@@ -16,7 +16,8 @@ from sfumato.files import write_json
 from sfumato.plain import plain, validate
 from sfumato.studies.load import read_study
 from sfumato.studies.study import Study
-from sfumato.types import AttackResult, Certificate, DataFacts, Interval, TargetFacts
+from sfumato.studies.trace import Trace
+from sfumato.types import AttackResult, Certificate, DataFacts, Interval, Membership, TargetFacts
 
 Reading = Literal["scored", "trained"]
 """What the columns train and infer of the CEM tables mean. "scored": the adversary trains on the training pictures, and the
@@ -38,9 +39,11 @@ class Cell:
         utility: every number of the target on its task, [0, 1], by name.
         data: the pictures.
         attacks: results, by where the adversary's pictures come from.
+        membership: what the predictions say of who was trained on, without the curves of the attacks; None where nobody asked.
         certificates: what can be said about every adversary.
         milliseconds: wall time of a batch, by half.
         pictures: PNG in base64, by "sent" or the name of the attack that made them.
+        traces: what was recorded along an axis, by name.
         hardware: the device it ran on.
         error: why there are no numbers, or "".
     """
@@ -54,9 +57,11 @@ class Cell:
     utility: Mapping[str, Interval] = field(default_factory=dict)
     data: DataFacts | None = None
     attacks: Mapping[str, tuple[AttackResult, ...]] = field(default_factory=dict)
+    membership: Membership | None = None
     certificates: tuple[Certificate, ...] = ()
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    traces: Mapping[str, Trace] = field(default_factory=dict)
     hardware: str = ""
     error: str = ""
 

@@ -20,9 +20,10 @@ from sfumato.record import png
 from sfumato.seeds import generator
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row, Study
+from sfumato.studies.trace import Subject, Trace, record
 from sfumato.target import Target
 from sfumato.targets import Workplace, read_data, train_recipe
-from sfumato.types import Audit, NamedWatch
+from sfumato.types import Audit, Membership, NamedWatch, Roc
 
 TIMED_BATCH = 128
 """Pictures in a batch that is timed."""
@@ -87,8 +88,8 @@ def _not_here(row: Row, seed: int) -> Cell:
 
 
 def _read(recipe: Recipe, workplace: Workplace, read: dict[object, Data]) -> Data:
-    """Read the pictures of a recipe, once for all recipes that ask for the same."""
-    key = (recipe.source, recipe.data)
+    """Read the pictures of a recipe, once for all recipes that ask for the same, and draw the same game from them."""
+    key = (recipe.source, recipe.data, recipe.membership)
     if key not in read:
         read[key] = read_data(recipe, workplace)
     return read[key]
@@ -130,6 +131,12 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
     for auxiliary, recipe in recipes.items():
         audits[auxiliary], stage = audit_recipe(recipe, data[auxiliary], workplace)
     audit = audits["private"]
+    traces: dict[str, Trace] = {}
+    if study.keys.traces:
+        target, stage = train_recipe(recipes["private"], data["private"], workplace)  # found: it was trained for the audit
+        history = read_history(stage)
+        subject = Subject(target, data["private"], history, audit.membership, recipes["private"].seed)
+        traces = record(study.keys.traces, subject)
     return Cell(
         row="",
         seed=0,
@@ -138,10 +145,19 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         accuracy=audit.accuracy,
         utility=audit.utility,
         attacks={auxiliary: made.attacks for auxiliary, made in audits.items()},
+        membership=_without_curves(audit.membership),
         certificates=audit.certificates,
         pictures=_pictures(audit, study),
+        traces=traces,
         hardware=audit.hardware,
     )
+
+
+def _without_curves(membership: Membership | None) -> Membership | None:
+    """Leave out what no study shows and what is in the stages: hundreds of points for each attack of each cell."""
+    if membership is None:
+        return None
+    return replace(membership, results=tuple(replace(result, roc=Roc((), ())) for result in membership.results))
 
 
 def _pictures(audit: Audit, study: Study) -> dict[str, tuple[str, ...]]:

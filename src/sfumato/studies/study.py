@@ -23,6 +23,14 @@ another; and change a `size`, key by key:
     defenses = [{ name = "patrol" }]
     size.full.data = { size = 128 }
 
+What rows have in common may stand in a setup, which is such a change of sizes with a name:
+
+    [setups."CIFAR-10 VGG16"]
+    full = { data = { name = "cifar10" }, model = { name = "vgg16" } }
+    [[rows]]
+    label = "CIFAR-10 VGG16, baseline"
+    setup = "CIFAR-10 VGG16"
+
 What a study need not say again it takes from its `base`, see `sfumato.studies.load`.
 """
 
@@ -55,7 +63,8 @@ class RowKeys:
         cut: where the model is split, if not where the size says.
         against: label of the row that drops are from, or "".
         start: label of an undefended row whose trained model this one starts from; drawn by the seed where "".
-        size: what this row changes of a size, key by key, by the name of the size.
+        setup: of the study, whose changes of sizes this row has, or "".
+        size: what this row changes of a size, key by key, by the name of the size; over what its setup does.
         published: a number for each column, in the unit of the column, or nothing.
         notes: what is to be said about a published number, by column.
     """
@@ -68,6 +77,7 @@ class RowKeys:
     cut: str = ""
     against: str = ""
     start: str = ""
+    setup: str = ""
     size: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: tuple[float, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -170,6 +180,7 @@ class Keys:
         selection: which weights of an attack are scored.
         gain: published mean gain in percent of the rows that add over those that they add to, by part.
         chart: a picture to draw.
+        traces: what is recorded of each row along an axis, and drawn, see `sfumato.studies.trace`.
         pictures: how many reconstructions of each row to show.
         notes: what is to be said about the study.
         planned: defenses of its rows that a later version will have.
@@ -182,6 +193,7 @@ class Keys:
     selection: Literal["best", "last"] = "last"
     gain: Mapping[str, float] = field(default_factory=dict)
     chart: Chart | None = None
+    traces: tuple[str, ...] = ()
     pictures: int = 0
     notes: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
@@ -223,8 +235,15 @@ class Study:
     def describe(self, size: str) -> str:
         """Say what a size runs: data, model and cut, epochs, attacks, rows."""
         recipe, rows = self.recipe(Row(label=""), size, seed=0), len(self.rows_at(size))
-        data, attacks = self.sizes[size].recipe["data"]["name"], " and ".join(recipe.attacks) or "no attack"
-        return f"{data}, {recipe.model} cut at {recipe.split.cut}, {recipe.train.epochs} epochs, {attacks}, {rows} rows"
+        data, named = self.sizes[size].recipe["data"]["name"], [*recipe.attacks, *recipe.inference]
+        attacks = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named) or "no attack"
+        cut = f" cut at {recipe.split.cut}" if recipe.split.cut else ""
+        return f"{data}, {recipe.model}{cut}, {recipe.train.epochs} epochs, {attacks}, {rows} rows"
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks that columns show, each once."""
+        return tuple(dict.fromkeys(column.name for column in self.columns if column.source in ("attack", "inference")))
 
     def recipe(self, row: Row, size: str, *, seed: int, auxiliary: str = "private") -> Recipe:
         """Return the recipe of a cell; of the attacks of the size it has those that a column shows.
@@ -238,7 +257,7 @@ class Study:
         Raises:
             RecipeError: it is no recipe.
         """
-        own, shown = self._size(row, size), {column.name for column in self.columns if column.source == "attack"}
+        own, shown = self._size(row, size), self.attacks
         attacks = own.recipe.get("attacks", [])
         model = {"model": {**own.recipe["model"], "cut": row.cut}} if row.cut else {}
         table = {

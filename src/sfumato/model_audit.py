@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model and examples in, a `Membership` out: the audit of the predictions of a model that is there to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.attacks.predictions.base import Evidence, References
+from sfumato.attacks.predictions.naming import Named, named_attacks
+from sfumato.audit import hardware
+from sfumato.data.base import Pictures
+from sfumato.data.game import Game, repeated, require_disjoint
+from sfumato.data.known import draw_known
+from sfumato.data.resident import ResidentPictures
+from sfumato.data.tensors import from_tensors
+from sfumato.defenses.compose import Compose
+from sfumato.errors import ConfigError, DataError
+from sfumato.membership import DEFAULT, audit_evidence
+from sfumato.models.resolve import check_model
+from sfumato.modules import probe
+from sfumato.reference import answer, oracle
+from sfumato.seeds import generator
+from sfumato.split import Split, whole
+from sfumato.target import Target
+from sfumato.trials import Slices
+from sfumato.types import Membership
+
+WITH_REFERENCES = ("lira", "rmia", "shokri")
+"""Attacks that join the default ones where there are reference models."""
+
+Examples = Pictures | tuple[Tensor, Tensor]
+"""Pictures with labels, or the user's own tensors (x, y), see `from_tensors`."""
+
+
+def audit_membership(
+    target: Target | Split | nn.Module,
+    members: Examples | Game,
+    nonmembers: Examples | None = None,
+    *,
+    attacks: Named | None = None,
+    references: References | None = None,
+    views: int = 1,
+    known: float = 0.5,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    slices: Slices | None = None,
+    title: str = "",
+) -> Membership:
+    """Ask a model about examples, and attack what it answers.
+
+    Args:
+        target: any classifier from x to logits, as deployed: a module, a split model, or a target with its defenses.
+        members: examples that it was trained on; or a game, whose members and non-members are asked about.
+        nonmembers: as many others, from the same distribution; None with a game.
+        attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report. None takes
+            `DEFAULT`, and with reference models those of `WITH_REFERENCES`.
+        references: reference models' answers about the examples of the game, as `train_references` returns them.
+        views: how many views of each example the target is asked about, as the references were.
+        known: share of the examples whose membership the adversary knows, (0, 1), for attacks that learn from them.
+        seed: of everything random, where `seeds` is None.
+        seeds: run every attack with each of these.
+        slices: examples to measure by themselves, (N,), bool, by name, members first; beside each class.
+        title: a line for people; the model's name where empty.
+
+    Returns:
+        The audit.
+
+    Raises:
+        ConfigError: a game with nonmembers or neither of them, references without a game or of other examples, an attack that
+            needs what is not there, or numbers out of range.
+        DataError: an example is a member and a non-member, or tensors cannot be used.
+        ModelError: the model does not take the examples.
+
+    Example:
+        >>> import sfumato as sf
+        >>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+        >>> net = sf.build_model("lenet5", classes=2, shape=(1, 8, 8))
+        >>> found = audit_membership(net, (x[:20], y[:20]), (x[20:], y[20:]), attacks=["loss", "gap"])
+        >>> [(result.name, result.members, result.nonmembers) for result in found.results]
+        [('loss', 20, 20), ('gap', 20, 20)]
+    """
+    pool, member, duplicates = _asked(members, nonmembers)
+    made = _target(target)
+    _require_answers(made, pool)
+    _require_references(references, members, views)
+    moved = references is not None and references.answers[0].sensitivity is not None
+    answers = answer(made, pool, views=views, sensitivity=moved or references is None, seed=seed)
+    seeds = tuple(seeds if seeds is not None else (seed,))
+    evidence = Evidence(
+        target=answers,
+        labels=pool.labels,
+        references=references,
+        known=draw_known(member, pool.labels, known, generator(seed, "known")),
+        oracle=oracle(made, pool, classes=answers.logits.shape[-1], seed=seed),
+    )
+    chosen = (*DEFAULT, *(WITH_REFERENCES if references is not None else ())) if attacks is None else attacks
+    return audit_evidence(
+        evidence,
+        member,
+        named_attacks(chosen),
+        seeds=seeds,
+        slices=slices,
+        title=title or made.split.name,
+        hardware=hardware(made.device),
+        duplicates=duplicates,
+    )
+
+
+def _target(target: Target | Split | nn.Module) -> Target:
+    if isinstance(target, Target):
+        return target
+    return Target(target if isinstance(target, Split) else whole(target), Compose())
+
+
+def _asked(members: Examples | Game, nonmembers: Examples | None) -> tuple[Pictures, Tensor, int]:
+    """Return the examples, which of them are members, and how many occur more than once."""
+    if isinstance(members, Game):
+        if nonmembers is not None:
+            raise ConfigError("a game has its own non-members; leave nonmembers out, or give members and nonmembers as examples")
+        inside, outside = members.data.part("private"), members.data.part("nonmembers")
+        return members.pool, members.member, sum(repeated(inside, outside))
+    if nonmembers is None:
+        raise ConfigError("nonmembers is missing: give examples that the model was not trained on, or a game in place of members")
+    inside, outside = _pictures(members), _pictures(nonmembers)
+    if inside.shape != outside.shape:
+        raise DataError(f"members and non-members must have one shape, got {inside.shape} and {outside.shape}; resize one side")
+    duplicates = require_disjoint(inside, outside)
+    # One collection in memory: what an adversary asks about in any order.
+    pixels = torch.cat([side.read(torch.arange(len(side))).cpu() for side in (inside, outside)])
+    pool = ResidentPictures(pixels, torch.cat([inside.labels, outside.labels]))
+    return pool, torch.arange(len(pool)) < len(inside), duplicates
+
+
+def _pictures(examples: Examples) -> Pictures:
+    """Return examples as pictures; of tensors the test part is the same again, so that nothing is split off."""
+    return examples if isinstance(examples, Pictures) else from_tensors(*examples, test=examples).part("train")
+
+
+def _require_answers(target: Target, pool: Pictures) -> None:
+    """Raise unless a model answers about the examples, with a logit for each class."""
+    classes = int(pool.labels.max()) + 1
+    try:
+        found = probe(target.split, torch.zeros(2, *pool.shape, device=target.device))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        found = None
+    wide = isinstance(found, Tensor) and found.ndim == 2 and found.shape[1] > classes
+    check_model(target.split, classes=found.shape[1] if wide and isinstance(found, Tensor) else classes, shape=pool.shape)
+
+
+def _require_references(references: References | None, members: Examples | Game, views: int) -> None:
+    """Raise unless references are of the examples that are asked about."""
+    if references is None:
+        return
+    if not isinstance(members, Game):
+        raise ConfigError("references are of the examples of a game: give that game in place of members and nonmembers")
+    found, expected = tuple(references.answers[0].logits.shape[:2]), (len(members.pool), views)
+    if found != expected or not torch.equal(references.keep, members.keep(len(references))):
+        raise ConfigError(
+            f"references must be of {expected[0]} examples of this game in {expected[1]} views, found {found[0]} in {found[1]}, "
+            "or others' halves; train them with this game, or load those of it"
+        )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the terminal shows of audits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import sfumato.display
+from example_audits import asked, audit, inference, membership
+from sfumato.display import print_audits, print_json, print_membership
+
+
+def test_audits_of_the_predictions_show_their_attacks_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sfumato.display, "_FILE_WIDTH", 80)
+    print_audits([asked(membership(inference(adaptive=False), inference("boundary-augmentation", 0.6)))])
+    shown, said = capsys.readouterr().out.split("The strongest attack (lira) finds")
+    assert max(map(len, shown.splitlines())) <= 80
+    for expected in (
+        "Strongest attack on predictions",
+        "the predictions of digits",
+        "0.679–0.721",
+        "5.0–9.2",
+        "500 + 500",
+        "NOT",
+    ):
+        assert expected in shown, expected
+    assert "…" not in shown
+    assert "NOT ADAPTIVE: lira." in said
+
+
+def test_audits_of_features_show_no_attacks_on_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    print_audits([audit()])
+    assert "redictions" not in capsys.readouterr().out
+
+
+def test_a_table_of_answers_shows_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    print_membership(membership())
+    out = capsys.readouterr().out
+    assert out.index("a table of logits") < out.index("lira") < out.index("500 members and 500 non-members.")
+    assert out.rstrip().endswith("lira reaches 60.0 % (58.2 to 61.8).")
+
+
+def test_a_record_is_printed_in_plain_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"title": "画"})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"title": "画"}
