@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, membership_scoring, memory, patrol, startup, street, throughput
+from bench import cem, decoder, membership, membership_scoring, memory, patrol, startup, street, throughput
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "patrol": patrol.run,
     "startup": startup.run,
     "memory": memory.run,
+    "membership": membership.run,
     "membership_scoring": membership_scoring.run,
 }
 OUTPUT = Path("results") / "bench.json"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import sfumato as sf
+from sfumato.options import MembershipOptions
 from sfumato.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, _ = blocks("python")
+    code, *_ = blocks("python")
     small = {
         'sf.load_data("digits")': 'shrunk(sf.load_data("digits"))',
         "shape=(1, 28, 28))": 'shape=(1, 28, 28), options={"width": 0.1})',
@@ -120,3 +121,33 @@ def test_the_defense_of_contributing_works(tmp_path: Path) -> None:
     spec.loader.exec_module(module)
     protected = module.Rounding(step=0.5).protect(torch.tensor([0.2, 0.3, 0.9]), None)
     assert protected.tolist() == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_the_recipe_of_predictions_is_one_and_says_the_defaults() -> None:
+    (text,) = [block for block in blocks("toml") if "[membership]" in block]
+    recipe = parse_recipe(text)
+    assert recipe.membership == MembershipOptions(members=2000)
+    assert [defense.name for defense in recipe.defenses] == ["mcmia", "minmax"]
+    assert list(recipe.inference) == ["lira", "rmia", "nasr", "gap"]
+    assert recipe.split.cut == ""
+
+
+def test_the_python_of_predictions_runs_as_written_but_smaller() -> None:
+    (code,) = [block for block in blocks("python") if "audit_membership" in block]
+    code = code.replace("members=2000", "members=30").replace("count=16", "count=4, workers=1")
+    assert "members=30" in code
+    x, y = torch.rand(200, 1, 8, 8), torch.arange(200) % 2
+
+    def training(data: sf.Data, seed: int) -> sf.Target:
+        return sf.harden(sf.whole(sf.build_model("lenet5", classes=2, shape=(1, 8, 8), seed=seed)), data, epochs=1, seed=seed)
+
+    names = {
+        "sf": sf, "training": training, "data": sf.load_data((x, y)),
+        "model": sf.build_model("lenet5", classes=2, shape=(1, 8, 8)),
+        "x": x[:40], "y": y[:40], "more_x": x[40:80], "more_y": y[40:80],
+    }  # fmt: skip
+    exec(compile(code, "README.md", "exec"), names)
+    found = names["found"]
+    assert isinstance(found, sf.Membership)
+    assert found.references == 4
+    assert found.strongest() is not None

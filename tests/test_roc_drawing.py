@@ -105,6 +105,7 @@ def test_quoted_shares_have_signs_that_the_keyboard_reaches_and_refused_ones_non
         "lira; at 0.1 % false alarms it finds 1.20 % (0.84 to 1.56) of the members",
         "loss; at 1 % false alarms it finds 7.1 % (5.0 to 9.2) of the members",
     ]
+    assert having(root, "key")[1].get("aria-label") == f"loss; AUC 0.700 (0.679 to 0.721); {said[2].removeprefix('loss; ')}"
     assert all(one.get("tabindex") == "0" for one in (*having(root, "point"), *having(root, "key")))
     across, upright = axes(root)
     circle = next(one for one in having(root, "point")[0] if one.tag.endswith("circle"))

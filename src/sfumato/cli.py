@@ -149,7 +149,7 @@ def train(
 
 @app.command()
 def audit(
-    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe (TOML).", show_default=False)] = None,
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)] = None,
     logits: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -228,12 +228,19 @@ def _audit_answers(logits: tuple[Path, Path], attacks: list[str] | None, output:
 
 @app.command()
 def report(
-    run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, in the order of the columns.")],
+    run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or records that --json printed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Ends in .html, .md or .json.")] = Path("report.html"),
 ) -> None:
     """Show the audits of several runs side by side."""
     from sfumato import report as reports
+    from sfumato.membership_report import load_memberships, save_membership
 
+    answers = [found for path in run for found in load_memberships(_record(path))]
+    if answers:
+        if len(answers) < len(run):
+            raise ConfigError("records of answers and audits of recipes cannot stand side by side; report them apart")
+        say(f"report: {save_membership(answers, output)}")
+        return
     audits = [audit for path in run for audit in reports.load(_record(path))]
     path = reports.save(audits, output)
     print_audits(audits)

@@ -62,7 +62,7 @@ class Point:
     Attributes:
         x: with its 95 % interval, in the unit of its axis.
         y: likewise.
-        label: what was measured here.
+        label: what was measured here; "" where the axes say it.
     """
 
     x: Interval
@@ -203,7 +203,9 @@ def draw(series: Sequence[Series], x: Axis, y: Axis, *, width: int = WIDE) -> st
     frame = Box(left, top - 14, width - 2, top + 300)
     marks = [tuple(_mark(one.name, point, (x, y), (across, upright), width) for point in one.points) for one in shown]
     ends = [(own[-1].x, own[-1].y) for own in marks]
-    labels = beside(ends, names, frame=frame, taken=[box for one, own in zip(shown, marks, strict=True) for box in _boxes(one, own)])
+    labels = beside(
+        ends, names, frame=frame, taken=[box for one, own in zip(shown, marks, strict=True) for box in _boxes(one, own)]
+    )
     drawn = [
         _Drawn(
             name=one.name,
@@ -228,7 +230,8 @@ def _can_draw(point: Point) -> bool:
 
 
 def _mark(name: str, point: Point, axes: tuple[Axis, Axis], scales: tuple[Scale, Scale], width: int) -> _Mark:
-    texts = (name, point.label, *(f"{axis.title}: {axis.show(n)}" for axis, n in zip(axes, (point.x, point.y), strict=True)))
+    numbers = (f"{axis.title}: {axis.show(n)}" for axis, n in zip(axes, (point.x, point.y), strict=True))
+    texts = tuple(filter(None, (name, point.label, *numbers)))
     x, y = scales[0](point.x.value), scales[1](point.y.value)
     whiskers = _whisker(point.x, scales[0]), _whisker(point.y, scales[1])
     return _Mark(x, y, *whiskers, said="; ".join(texts), tip=over((x, y), texts, width))

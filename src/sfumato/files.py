@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from sfumato.errors import StorageError, WeightsError
+from sfumato.errors import ConfigError, StorageError, WeightsError
 from sfumato.packing import pack, unpack
 
 
@@ -102,6 +102,29 @@ def tensor_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None 
     flat = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     packed, places = pack(flat) if sparse else (flat, {})
     return safetensors_bytes(packed, metadata={**(facts or {}), **places})
+
+
+def read_json(path: str | Path, *, expected: str, advice: str) -> object:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        expected: what it should hold, for messages.
+        advice: what to do where it does not.
+
+    Raises:
+        ConfigError: it is not JSON.
+        StorageError: it is missing or cannot be read.
+    """
+    try:
+        record: object = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise StorageError(
+            f"expected {expected} at {path}: {error.strerror or error}; give the path of a file that is"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"expected JSON in {path}, found something else: {error}; {advice}") from error
+    return record
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> Path:

@@ -34,6 +34,7 @@ PER_CLASS = "loss-per-class"
 LEAST = 2
 """Members, and non-members, that an attack learns from at least."""
 
+_SHARED = "how well the attacks do where nobody is on both sides: {:,} of the non-members have the pixels of a member"
 _ONLY_ANSWERS = "what the features or the weights of the model give away: only answers were there"
 
 
@@ -191,6 +192,7 @@ def assemble_membership(
     hardware: str = "",
     canaries: str = "",
     duplicates: int = 0,
+    shared: int = 0,
 ) -> Membership:
     """Put together an audit of what each of its attacks came to.
 
@@ -205,6 +207,7 @@ def assemble_membership(
         hardware: the device that the answers come from; the one that attacks run on where empty.
         canaries: kind of the examples, where they are canaries.
         duplicates: examples that repeat one of their own side.
+        shared: non-members that are the same as a member.
     """
     right, inside = answered_right(evidence), member.cpu()
     return Membership(
@@ -215,7 +218,7 @@ def assemble_membership(
         accuracy=(_share(right[inside]), _share(right[~inside])),
         references=len(evidence.references or ()),
         canaries=canaries,
-        untested=untested(evidence, attacks, results, slices),
+        untested=(*untested(evidence, attacks, results, slices), *([_SHARED.format(shared)] if shared else [])),
         seeds=tuple(seeds),
         versions=versions(),
         hardware=hardware or name_hardware(evidence.labels.device),

@@ -21,8 +21,8 @@ from pathlib import Path
 from sfumato import markdown
 from sfumato.curve import NARROW, WIDE
 from sfumato.errors import ConfigError
-from sfumato.files import write_atomic
-from sfumato.membership_record import membership_to_json
+from sfumato.files import read_json, write_atomic
+from sfumato.membership_record import membership_from_json, membership_to_json
 from sfumato.membership_tables import SLICE_COLUMNS, membership_columns, membership_rows, membership_table, slice_table
 from sfumato.membership_verdict import membership_verdict
 from sfumato.page import render
@@ -181,6 +181,26 @@ def save_membership(memberships: Sequence[Membership], path: str | Path) -> Path
         ".json": _json_text,
     }
     return write_atomic(path, writers[report_ending(path)](memberships).encode(errors="backslashreplace"))
+
+
+def load_memberships(path: str | Path) -> list[Membership]:
+    """Read what `save_membership` wrote as JSON.
+
+    Args:
+        path: a file with the record of one audit of predictions, or of several.
+
+    Returns:
+        The audits in their order; none where the file holds the record of something else.
+
+    Raises:
+        ConfigError: the file is not JSON, or such a record is not whole.
+        StorageError: the file is missing or cannot be read.
+    """
+    record = read_json(path, expected="the record of an audit", advice="make one with: sfumato audit --logits ... --json")
+    if not isinstance(record, dict) or record.get("surface") != "predictions":
+        return []  # an audit of a recipe, which `report.load` reads
+    held = record["audits"] if isinstance(record.get("audits"), list) else [record]
+    return [membership_from_json(one) for one in held]
 
 
 def report_ending(path: str | Path) -> str:

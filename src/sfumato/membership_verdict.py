@@ -45,7 +45,12 @@ def membership_alone(membership: Membership, on: str = "") -> list[str]:
     strongest = membership.strongest()
     if strongest is None:
         return ["No attack was run on the predictions: this audit says nothing about who can be told to have been trained on."]
-    return [*_found(strongest, on), *_finds_more(membership, strongest), _yardstick(membership), *reservations([""], [membership])]
+    return [
+        *_found(strongest, on),
+        *_finds_more(membership, strongest),
+        _yardstick(membership),
+        *reservations([""], [membership]),
+    ]
 
 
 def _found(result: MembershipResult, on: str) -> list[str]:

@@ -99,7 +99,8 @@ class _Play:
             seeds=seeds,
             hardware=hardware(self.workplace.device),
             canaries=self.options.canary if self.options.canaries else "",
-            duplicates=shared + own,
+            duplicates=own,
+            shared=shared,
             title=recipe.name,
         )
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from sfumato import markdown
 from sfumato.curve import NARROW, WIDE, Axis, draw, listing, trade_off
-from sfumato.errors import ConfigError, StorageError
-from sfumato.files import write_atomic
+from sfumato.errors import ConfigError
+from sfumato.files import read_json, write_atomic
 from sfumato.gallery import galleries, sheets
 from sfumato.membership_report import TITLE, markdown_blocks, overview, report_ending, sections, settings_of
 from sfumato.membership_tables import compression_table, headline_table
@@ -81,13 +81,7 @@ def load(path: str | Path) -> list[Audit]:
         Traceback (most recent call last):
         sfumato.errors.StorageError: expected the record of an audit at nowhere/audit.json: No such file or directory; ...
     """
-    try:
-        record = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        advice = "give the path of a file that audit.save wrote"
-        raise StorageError(f"expected the record of an audit at {path}: {error.strerror or error}; {advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"expected JSON in {path}, found something else: {error}; make one with audit.save") from error
+    record = read_json(path, expected="the record of an audit", advice="make one with audit.save")
     records = record["audits"] if isinstance(record, dict) and "audits" in record else [record]
     if not isinstance(records, list):
         raise ConfigError(f"expected a list of audits in {path}, found {type(records).__name__}; make one with audit.save")

@@ -20,7 +20,7 @@ from sfumato.membership_tables import ordered, show_bound
 from sfumato.page import render
 from sfumato.scale import Scale
 from sfumato.tables import show_interval
-from sfumato.types import Bound, Membership, MembershipResult, Roc
+from sfumato.types import Membership, MembershipResult, Roc
 
 MOST = 6
 """Lines in one picture, at most."""
@@ -181,18 +181,19 @@ def _boxes(corners: Sequence[tuple[float, float]]) -> Iterator[Box]:
         yield Box(min(x, right) - 3, min(y, above) - 3, max(x, right) + 3, max(y, above) + 3)
 
 
-def _quoted(result: MembershipResult) -> Iterator[tuple[float, Bound, str]]:
+def _quoted(result: MembershipResult) -> Iterator[tuple[float, float, str]]:
+    """Return the shares of false alarms at which a result has a number, with the number and a sentence."""
     for share, bound, form in zip(_QUOTED, (result.tpr_at_1, result.tpr_at_01), (".1f", ".2f"), strict=True):
         if bound.value is not None:
-            yield share, bound, f"at {100 * share:g} % false alarms it finds {show_bound(bound, form)} of the members"
+            yield share, bound.value, f"at {100 * share:g} % false alarms it finds {show_bound(bound, form)} of the members"
 
 
 def _marks(line: Line, scales: tuple[Scale, Scale], width: int) -> tuple[_Mark, ...]:
     across, upright = scales
     marks = []
-    for share, bound, said in _quoted(line.result):
-        if bound.value is not None and share >= across.ticks[0]:
-            place = across(share), upright(bound.value)
+    for share, found, said in _quoted(line.result):
+        if share >= across.ticks[0]:
+            place = across(share), upright(found)
             marks.append(_Mark(*place, f"{line.name}; {said}", over(place, (line.name, said), width)))
     return tuple(marks)
 

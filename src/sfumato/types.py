@@ -405,6 +405,23 @@ class Membership:
         """Return the result with the largest AUC, or None where no attack was run."""
         return max(self.results, key=lambda result: result.auc.value, default=None)
 
+    def save(self, path: str | Path) -> Path:
+        """Write what was found as HTML, Markdown or JSON, by the ending of `path`.
+
+        Args:
+            path: ends in .html, .md or .json; its folder is made when missing.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ConfigError: another ending.
+            StorageError: the file cannot be written; a file that was there stays as it was.
+        """
+        from sfumato.membership_report import save_membership  # points up, as `Audit.save` does
+
+        return save_membership([self], path)
+
 
 @dataclass(frozen=True)
 class Compression:
@@ -576,6 +593,6 @@ class Audit:
             ConfigError: another ending.
             StorageError: the file cannot be written; a file that was there stays as it was.
         """
-        from sfumato.report import save  # the one import that points up: a record that can save itself reads better
+        from sfumato.report import save  # points up: a record that can save itself reads better
 
         return save([self], path)

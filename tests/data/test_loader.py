@@ -53,7 +53,7 @@ def test_given_batches_of_any_size(pictures: Pictures) -> None:
         found = list(batches(pictures, size=2, device="cpu", order=given, augment=augment, generator=stream))
         assert [y.tolist() for _, y in found] == [[7, 0, 10], [], [3]]
         for (x, _), batch in zip(found, given, strict=True):
-            assert np.array_equal((x * 255).round().to(torch.uint8).numpy(), PIXELS[batch])
+            assert np.array_equal((x * 255).round().to(torch.uint8).numpy(), PIXELS[batch.numpy()])
     turned = list(batches(pictures, size=2, device="cpu", order=given, augment=Augment(rotation=5.0), generator=stream))
     assert [len(x) for x, _ in turned] == [3, 0, 1]
 

@@ -45,7 +45,7 @@ def test_a_table_is_trained_on(tmp_path: Path) -> None:
         ({"x": X[0], "y": Y}, r"expected x of shape \(N, F\) with numbers"),
         ({"x": X.astype(str), "y": Y}, r"expected x of shape \(N, F\) with numbers"),
         ({"x": X, "y": Y[:3]}, "one label for each of 40"),
-        ({"x": np.array([{}], dtype=object), "y": Y}, "arrays of Python objects are refused"),
+        ({"x": np.array([{}], dtype=object), "y": Y}, "Python objects are refused"),
     ],
     ids=["no labels", "one row", "texts", "few labels", "pickles"],
 )
@@ -59,11 +59,11 @@ def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path: Path) ->
     with pytest.raises(MissingDataError, match="expected a table at"):
         Table(path=tmp_path / "a.npz").load(Reading())
     (tmp_path / "a.npz").write_bytes(b"x,y")
-    with pytest.raises(DataError, match="expected a table, an .npz file, found another kind"):
+    with pytest.raises(DataError, match="expected a whole .npz file, found another kind"):
         Table(path=tmp_path / "a.npz").load(Reading())
     np.save(tmp_path / "b.npy", X)
-    with pytest.raises(DataError, match="expected a table, an .npz file, found another kind"):
+    with pytest.raises(DataError, match="expected a whole .npz file, found another kind"):
         Table(path=tmp_path / "b.npy").load(Reading())
     np.savez(tmp_path / "c.npz", z=X)
-    with pytest.raises(DataError, match="expected a table with some of the arrays x, y, features, labels, found z"):
+    with pytest.raises(DataError, match="expected the arrays x and y, or features and labels, found z"):
         Table(path=tmp_path / "c.npz").load(Reading())

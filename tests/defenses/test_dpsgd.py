@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import sfumato as sf
 from sfumato.data.partition import partition
-from sfumato.defenses.dpsgd import DPSGD, Guarantee, needed, spent
+from sfumato.defenses.accountant import Guarantee, needed, spent
+from sfumato.defenses.dpsgd import DPSGD
 from sfumato.defenses.label_smoothing import LabelSmoothing
 from sfumato.defenses.minmax import MinMax
 from sfumato.defenses.per_example import PerExample, private_optimizer

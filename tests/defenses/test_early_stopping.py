@@ -137,6 +137,9 @@ def test_members_are_found_less_easily() -> None:
 def test_data_without_reference_is_refused(small_split: sf.Split, blobs: sf.Data) -> None:
     with pytest.raises(ConfigError, match=r"early_stopping needs .* set reference = 0.2 under \[data\]"):
         EarlyStopping().prepare(small_split, blobs)
+    empty = blobs.with_parts(reference=blobs.part("test").subset(torch.arange(0)))
+    with pytest.raises(ConfigError, match="early_stopping needs"):
+        EarlyStopping().prepare(small_split, empty)
 
 
 def test_what_it_looks_at_is_no_training_picture() -> None:

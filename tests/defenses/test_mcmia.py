@@ -155,7 +155,7 @@ def test_stages_narrow_step_by_step(blobs: Data) -> None:
 def test_weights_come_near_their_projection(small_split: Split, blobs: Data) -> None:
     _, mcmia, _ = trained(small_split, blobs, replace(QUICK, epochs=20), ratio=4.0, rho=0.3, pretrain=0.0, admm=1.0)
     first, last = mcmia.residuals[0], mcmia.residuals[-1]
-    assert last.primal < 0.1 < 0.3 < first.primal
+    assert last.primal < first.primal / 3
 
 
 def test_a_stage_makes_at_most_ten_updates_however_long_it_is(small_split: Split, blobs: Data) -> None:

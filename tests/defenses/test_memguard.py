@@ -84,6 +84,16 @@ def test_h_guesses_the_other_side_of_what_it_is_misled_about_and_the_label_stays
     assert torch.allclose(found.exp().sum(1), torch.ones(120, dtype=torch.float64))
 
 
+def test_a_step_that_names_another_class_is_not_the_end() -> None:
+    """What h asks for is that two classes be as probable, and the steps are longer than what parts them then."""
+    network = nn.Sequential(nn.Linear(4, 1)).double().requires_grad_(False)
+    network[0].weight.copy_(torch.tensor([[0.0, 0.0, -1.0, 1.0]]))
+    network[0].bias.fill_(-0.05)
+    found = mislead(network, ANSWERS, iterations=300)
+    assert (found != ANSWERS).any(1).double().mean() > 0.5
+    assert torch.equal(found.argmax(1), ANSWERS.argmax(1))
+
+
 def test_heavier_weights_bring_the_noise_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
     network = copy.deepcopy(with_epsilon(1.0).network).double()
     whole = mislead(network, ANSWERS, iterations=300)

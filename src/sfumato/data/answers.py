@@ -7,8 +7,6 @@ instead of logits; their logarithms then stand for the logits, of which they are
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sfumato.errors import DataError, MissingDataError
+from sfumato.data.npz import read_arrays
+from sfumato.errors import DataError
 
 FLOOR = 1e-30
 """What a smaller probability counts as, so that every logarithm is finite; only rounding makes one so small."""
@@ -96,7 +95,7 @@ def read_answers(members: str | Path, nonmembers: str | Path) -> AnswerTable:
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return logits, (N, V, C), and labels, (N,), of one file."""
-    names, arrays = _arrays(path)
+    names, arrays = read_arrays(path, (*_NAMES, "labels"), what="a table of answers")
     present = [name for name in _NAMES if name in arrays]
     if len(present) != 1 or "labels" not in arrays:
         found = ", ".join(names) or "none"
@@ -107,26 +106,6 @@ def _read(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     labels = _labels(path, arrays["labels"], answers.shape)
     logits = _log(path, answers) if present[0] == "probabilities" else _checked(path, answers)
     return np.ascontiguousarray(logits, dtype=np.float32), labels
-
-
-def _arrays(path: Path) -> tuple[list[str], dict[str, npt.NDArray[Any]]]:
-    """Return the names of all arrays of an .npz file, and those arrays that have to do with answers; no Python object is read."""
-    if not path.is_file():
-        raise MissingDataError(f"expected a table of answers at {path}, found no such file; check the path")
-    if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"{path}: expected a whole .npz file, found another kind or a part; write it with numpy.savez(path, logits=..., labels=...)"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file.files, {name: np.asarray(file[name]) for name in file.files if name in (*_NAMES, "labels")}
-    except ValueError as error:
-        raise DataError(
-            f"{path}: expected arrays of numbers, found one that cannot be read ({error}); Python objects are refused, since "
-            "reading them runs code: convert with numpy.asarray(..., dtype=float)"
-        ) from error
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: expected a whole .npz file, found a damaged one ({error}); write or copy it again") from error
 
 
 def _numbers(path: Path, name: str, answers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

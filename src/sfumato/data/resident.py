@@ -38,7 +38,9 @@ class ResidentPictures(Pictures):
         self, pixels: Pixels, labels: Labels, rows: Tensor | None = None, tags: Mapping[str, Tensor] | None = None
     ) -> None:
         if pixels.dtype not in (torch.uint8, torch.float32) or pixels.ndim != 4:
-            raise DataError(f"pixels must be uint8 or float32, (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; see from_tensors")
+            raise DataError(
+                f"pixels must be uint8 or float32, (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}; see from_tensors"
+            )
         count = len(pixels) if rows is None else len(rows)
         if labels.shape != (count,):
             raise DataError(f"{count} pictures need labels of shape ({count},), got {tuple(labels.shape)}")

@@ -46,10 +46,10 @@ class Table(Source):
 
 def _read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features, (N, F), and labels, (N,) int64."""
-    found = read_arrays(path, [name for pair in _NAMES for name in pair], what="a table")
+    present, found = read_arrays(path, [name for pair in _NAMES for name in pair], what="a table")
     names = next((pair for pair in _NAMES if set(pair) <= set(found)), None)
     if names is None:
-        raise DataError(f"{path}: expected the arrays x and y, or features and labels, found {', '.join(found)}; name them so")
+        raise DataError(f"{path}: expected the arrays x and y, or features and labels, found {', '.join(present)}; name them so")
     x, y = (found[name] for name in names)
     if x.ndim != 2 or x.dtype.kind not in "biuf":
         raise DataError(f"{path}: expected {names[0]} of shape (N, F) with numbers, found {x.dtype} {x.shape}")

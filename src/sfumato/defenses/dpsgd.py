@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """DP-SGD: each picture's gradient is clipped and the sum is noised, so that no picture changes the model by much.
 
-Source: abadi2016dpsgd, Algorithm 1; mironov2019sampled (the accountant); yousefpour2021opacus (the software).
-Equations: as `per_example`; epsilon of the sampled Gaussian mechanism by its Renyi divergences -> spent; needed
-Departures: the paper's batches are drawn as here, each picture with one probability for each step, but its release takes shuffled
-ones, whose epsilon is another. An epoch is as many steps as the batches that the run would have otherwise, each of N / steps
-pictures on average.
+Source: abadi2016dpsgd, Algorithm 1; yousefpour2021opacus (the software); wang2021mcmia, Section V-A (epsilon 6.28).
+Equations: as `per_example`; epsilon as `accountant`.
+Departures: none. Each step draws each picture with one probability, as the paper and its accountant have it: the epsilon of code
+that goes through shuffled pictures is another. An epoch has as many steps as it would have otherwise, each of N / steps pictures
+on average.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from sfumato.data.base import Data
+from sfumato.defenses.accountant import Guarantee, needed, require_opacus, spent
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.defenses.needs import require_classes
-from sfumato.defenses.per_example import PerExample, private_optimizer, require_opacus, require_separate
+from sfumato.defenses.per_example import PerExample, private_optimizer, require_separate
 from sfumato.errors import ConfigError, ConflictError, ModelError
 from sfumato.models.group_norm import batch_norms, replace_batch_norms
 from sfumato.split import Split
@@ -34,33 +30,12 @@ _EPSILON = 6.28
 _DIGITS = 1000
 
 
-@dataclass(frozen=True)
-class Guarantee:
-    """What differential privacy promises of a trained model.
-
-    For two training sets of which one has a picture more than the other, whatever may come of the training is at most
-    exp(epsilon) times as likely with one as with the other, but for a probability of delta.
-
-    Attributes:
-        epsilon: at most; inf promises nothing.
-        delta: (0, 1).
-        noise_multiplier: standard deviation of the noise in units of the longest gradient.
-        rate: probability of a picture to be in a step.
-        steps: taken.
-    """
-
-    epsilon: float
-    delta: float
-    noise_multiplier: float
-    rate: float
-    steps: int
-
-
 class DPSGD(Defense):
     """Clip the gradient of each picture and add noise to their sum.
 
     The guarantee is on the weights of this run, all checkpoints included. It does not hold where the run starts from weights that
-    were trained on the same pictures, nor for someone who knows the run's seed, and so the noise: keep the seed to yourself.
+    were trained on the same pictures, nor for someone who knows the run's seed, and so the noise: keep the seed to yourself. The
+    noise is Gaussian but for the rounding of floating-point numbers, which nothing is done about.
 
     Args:
         clip: longest gradient of a picture.
@@ -191,62 +166,6 @@ class DPSGD(Defense):
         known = set(model.parameters())
         if any(parameter not in known for group in optimizer.param_groups for parameter in group["params"]):
             raise ConfigError("dpsgd clips the gradients of the model's own weights, and another defense has some; leave it out")
-
-
-@cache
-def needed(epsilon: float, rate: float, steps: int, delta: float) -> float:
-    """Return the least noise multiplier with which a run spends no more than epsilon, and no less than 0.01 below it.
-
-    Args:
-        epsilon: of the whole run.
-        rate: probability of a picture to be in a step.
-        steps: how many.
-        delta: (0, 1).
-
-    Raises:
-        ConfigError: the extra is not installed, or no noise is enough for so little.
-
-    Example:
-        >>> round(needed(6.28, 256 / 10_000, 1562, 1e-5), 3)
-        1.068
-    """
-    least = spent(1.0, 0.0, 1, delta)  # of a run that sees nobody
-    if epsilon <= least:
-        raise ConfigError(f"epsilon must be above {least:.4f}, the least that can be shown at delta={delta}, got {epsilon}")
-    from opacus.accountants.utils import get_noise_multiplier
-
-    with _untold():
-        return float(get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps))
-
-
-def spent(noise_multiplier: float, rate: float, steps: int, delta: float) -> float:
-    """Return the epsilon that a run has spent.
-
-    Args:
-        noise_multiplier: standard deviation of the noise in units of the longest gradient.
-        rate: probability of a picture to be in a step.
-        steps: how many.
-        delta: (0, 1).
-
-    Example:
-        >>> round(spent(1.068, 256 / 10_000, 1562, 1e-5), 2)
-        6.28
-    """
-    require_opacus()
-    from opacus.accountants import RDPAccountant
-
-    accountant = RDPAccountant()
-    accountant.history = [(noise_multiplier, rate, steps)]
-    with _untold():
-        return float(accountant.get_epsilon(delta))
-
-
-@contextmanager
-def _untold() -> Iterator[None]:
-    """Leave out the accountant's warning that its bound, which holds, could be tighter with another order of divergence."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Optimal order is the")
-        yield
 
 
 def _rounded_up(epsilon: float) -> float:

@@ -78,7 +78,7 @@ class EarlyStopping(Defense):
         loss = self._measure(epoch.model)
         if not self._best or loss < self._loss:
             self._loss = loss
-            self._best = {name: value for name, value in epoch.model.state_dict().items()}
+            self._best = {name: value.clone() for name, value in epoch.model.state_dict().items()}
         if epoch.number + 1 == epoch.total:
             epoch.model.load_state_dict(self._best)
 

@@ -143,7 +143,7 @@ class MemGuard(Defense):
         before, after = ((_guess(network, scores).sigmoid() - 0.5).abs() for scores in (answer, noisy))
         chance = (self.epsilon / distortion.clamp(min=torch.finfo(distortion.dtype).tiny)).clamp(max=1.0)
         coin = fraction_of((answer / _GRID).round().long())
-        added = (after < before) & (coin < chance * 0.8)
+        added = (after < before) & (coin < chance)
         return torch.where(added[:, None], noisy, answer)
 
     def _teach(self, model: Split) -> None:

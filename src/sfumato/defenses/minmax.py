@@ -45,7 +45,8 @@ class MinMax(Adversarial):
     with an adversary that trains alone too.
 
     Args:
-        gamma: weight of the gain in the model's loss. The release has 3 on Purchase100, 1 on Texas100 and CIFAR-100; others have 6.
+        gamma: weight of the gain in the model's loss. The release has 3 on Purchase100, 1 on Texas100 and CIFAR-100; others
+            have 6.
         gain: "log" or "linear".
         attack_steps: updates of the adversary for each of the model, each with a batch of members and one of others. The release
             has 52 to 2 on Purchase100 and Texas100, which is 26, and 1 on CIFAR-100; MCMIA's authors do not say.

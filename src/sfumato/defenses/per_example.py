@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sfumato.errors import ConfigError, ModelError
+from sfumato.defenses.accountant import require_opacus
+from sfumato.errors import ModelError
 from sfumato.modules import device_of, mode
 from sfumato.seeds import ambient
 from sfumato.split import Split
@@ -53,18 +54,6 @@ class PerExample:
         self._hooks.cleanup()
         for parameter in self._model.parameters():
             parameter.__dict__.pop("summed_grad", None)
-
-
-def require_opacus() -> None:
-    """Raise unless Opacus is there.
-
-    Raises:
-        ConfigError: the extra is not installed.
-    """
-    try:
-        import opacus  # noqa: F401
-    except ImportError as error:
-        raise ConfigError('dpsgd needs the extra: pip install "sfumato[dp]"') from error
 
 
 def private_optimizer(
@@ -131,7 +120,10 @@ def require_separate(model: Split, shape: tuple[int, int, int]) -> None:
     finally:
         watched.remove()
     if wrong:
-        raise ModelError(f"the gradients of single pictures do not add up to that of their batch in {', '.join(wrong)}")
+        raise ModelError(
+            f"the gradients of single pictures do not add up to that of their batch in {', '.join(wrong)} of {model.name}; take "
+            "layers that Opacus reads rightly, such as those of lenet5"
+        )
 
 
 def _wrong_gradients(model: Split, x: Tensor) -> list[str]:

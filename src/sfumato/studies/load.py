@@ -260,7 +260,9 @@ class _Reader:
                 self.problems.append(f"traces: {error}")
                 continue
             if trace.attack and not any(trace.of(name) for name in study.attacks):
-                self.problems.append(f"traces: '{text}': no column shows an attack '{trace.attack}'{nearest(trace.attack, study.attacks)}")
+                self.problems.append(
+                    f"traces: '{text}': no column shows an attack '{trace.attack}'{nearest(trace.attack, study.attacks)}"
+                )
 
     def _check_labels(self, study: Study) -> None:
         """See that rows stand against rows and start from undefended ones, and that averages and changed sizes are there."""

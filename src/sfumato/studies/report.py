@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study as Markdown and as a page, with its chart and pictures. Nothing is measured here."""
+"""A study as Markdown and as a page, with its charts and pictures. Nothing is measured here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sfumato import markdown
 from sfumato.curve import NARROW, Axis, Point, Series, draw, listing
@@ -13,6 +15,8 @@ from sfumato.studies.column import Column
 from sfumato.studies.results import Results, write_results
 from sfumato.studies.summary import number
 from sfumato.studies.table import facts, gains, remarks, study_table
+from sfumato.studies.trace import Kind, read_trace
+from sfumato.tables import Row
 from sfumato.types import Interval
 
 
@@ -48,6 +52,21 @@ def _curve(results: Results, x: Column, y: Column) -> tuple[list[Series], Axis, 
         if pair[0] is not None and pair[1] is not None:
             points.setdefault(row.series, []).append(Point(_scaled(pair[0], x), _scaled(pair[1], y), row.label))
     return [Series(name, tuple(own)) for name, own in points.items()], _axis(x), _axis(y)
+
+
+def traced(results: Results) -> list[tuple[Kind, list[Series]]]:
+    """Return what was recorded of the rows along an axis: for each kind a series for each row, of the first seed.
+
+    Args:
+        results: of the study.
+    """
+    kinds = {name: read_trace(name) for name in results.study.keys.traces}
+    cells = [cell for cell in results.cells if cell.seed == results.seeds[0]]
+    found = [
+        (kind, [kind.series(cell.row, cell.traces[name]) for cell in cells if name in cell.traces])
+        for name, kind in kinds.items()
+    ]
+    return [(kind, series) for kind, series in found if series]
 
 
 def _scaled(interval: Interval, column: Column) -> Interval:
@@ -103,6 +122,18 @@ def _defended(results: Results) -> dict[str, tuple[str, ...]]:
     return {cell.row: cell.facts.defenses for cell in results.cells if cell.facts is not None}
 
 
+def _drawing(series: Sequence[Series], x: Axis, y: Axis, *, title: str = "") -> dict[str, Any]:
+    """Return a chart for wide and for narrow pages, and its points as a table; points that say nothing lose their label."""
+    points, labeled = listing(series, x, y), any(point.label for one in series for point in one.points)
+    return {
+        "title": title,
+        "wide": draw(series, x, y),
+        "narrow": draw(series, x, y, width=NARROW),
+        "headings": ("Row", *(("Point",) if labeled else ()), x, y),
+        "points": points if labeled else [Row(row.label, row.cells[1:]) for row in points],
+    }
+
+
 def study_html(results: Results) -> str:
     """Write a study as one HTML page that needs nothing else: no network, no script.
 
@@ -119,10 +150,9 @@ def study_html(results: Results) -> str:
         gains=gains(results),
         table=study_table(results),
         remarks=remarks(results),
-        charts=[
-            {"wide": draw(*chart), "narrow": draw(*chart, width=NARROW), "points": listing(*chart), "axes": chart[1:]}
-            for chart in curves(results)
-        ],
+        charts=[_drawing(*chart) for chart in curves(results)],
+        traces=[_drawing(series, kind.x, kind.y, title=kind.title) for kind, series in traced(results)],
+        first=results.seeds[0],
         cells=[cell for cell in results.cells if cell.pictures],
         origin=origin(results),
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from sfumato.audit import data_facts, facts, hardware, versions
+from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
 from sfumato.modules import eval_mode
@@ -131,12 +132,6 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
     for auxiliary, recipe in recipes.items():
         audits[auxiliary], stage = audit_recipe(recipe, data[auxiliary], workplace)
     audit = audits["private"]
-    traces: dict[str, Trace] = {}
-    if study.keys.traces:
-        target, stage = train_recipe(recipes["private"], data["private"], workplace)  # found: it was trained for the audit
-        history = read_history(stage)
-        subject = Subject(target, data["private"], history, audit.membership, recipes["private"].seed)
-        traces = record(study.keys.traces, subject)
     return Cell(
         row="",
         seed=0,
@@ -148,9 +143,20 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         membership=_without_curves(audit.membership),
         certificates=audit.certificates,
         pictures=_pictures(audit, study),
-        traces=traces,
+        traces=_traces(study, recipes["private"], data["private"], audit, workplace),
         hardware=audit.hardware,
     )
+
+
+def _traces(study: Study, recipe: Recipe, data: Data, audit: Audit, workplace: Workplace) -> dict[str, Trace]:
+    """Take the traces of a study."""
+    if not study.keys.traces:
+        return {}
+    target, stage = train_recipe(recipe, data, workplace)  # found: it was trained for the audit
+    epochs = stage.facts()["epochs"]
+    assert isinstance(epochs, list)  # noqa: S101 -- as `conclude` writes it
+    history = [EpochFacts(**epoch) for epoch in epochs]
+    return record(study.keys.traces, Subject(target, data, history, audit.membership, recipe.seed))
 
 
 def _without_curves(membership: Membership | None) -> Membership | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sfumato.studies.column import Column
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row
-from sfumato.types import AttackResult, Interval
+from sfumato.types import AttackResult, Bound, Compression, Interval, Membership
 
 _PARTS: Mapping[tuple[Reading, str], tuple[str, str]] = {
     ("scored", "train"): ("private", "train"),
@@ -66,6 +66,8 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
         return cell.accuracy if column.key == "accuracy" else cell.utility.get(column.key)
     if column.source == "attack":
         return _recovered(cell, column, results)
+    if column.source in ("side", "inference"):
+        return None if cell.membership is None else _inferred(cell.membership, column)
     if column.source == "certificate":
         values = [one.values[column.key] for one in cell.certificates if one.name == column.name and column.key in one.values]
         return _exact(values[0]) if values else None
@@ -73,9 +75,46 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
         return _exact(cell.milliseconds[column.name]) if column.name in cell.milliseconds else None
     if cell.facts is None:
         return None
+    if column.source == "compression":
+        return _left(cell.facts.compression, column.key)
     key = "memory" if column.key == "megabytes" else column.key
     count: int | None = getattr(cell.facts, f"{column.name}_{key}")
     return None if count is None else _exact(float(count))
+
+
+def _inferred(membership: Membership, column: Column) -> Interval | None:
+    """Return what an attack inferred, or how good the target is on one side, in [0, 1]."""
+    if column.source == "side":
+        return membership.accuracy[column.name == "nonmembers"]
+    found = [result for result in membership.results if result.name == column.name]
+    if not found:
+        return None
+    own = max(found, key=lambda result: result.targets)  # each model in turn was the target: that says most
+    value = getattr(own, "balanced_accuracy" if column.key == "attack_accuracy" else column.key)
+    if isinstance(value, Bound):
+        if value.value is None or value.low is None or value.high is None:
+            return None
+        return Interval(value.value, value.low, value.high)
+    return value if isinstance(value, Interval) else _exact(value)
+
+
+def _left(compression: Compression | None, key: str) -> Interval | None:
+    """Return what pruning left, or None where nothing was pruned or no time was measured."""
+    if compression is None or (key.endswith("milliseconds") and compression.milliseconds is None):
+        return None
+    before, after = compression.milliseconds or (math.nan, math.nan)
+    values: Mapping[str, float] = {
+        "weights": compression.weights,
+        "kept": compression.kept,
+        "ratio": compression.ratio,
+        "dense_megabytes": compression.bytes_dense,
+        "megabytes": compression.bytes_stored,
+        "dense_macs": compression.macs_dense,
+        "macs": compression.macs_kept,
+        "dense_milliseconds": before,
+        "milliseconds": after,
+    }
+    return _exact(float(values[key]))
 
 
 def _recovered(cell: Cell, column: Column, results: Results) -> Interval | None:

@@ -11,7 +11,7 @@ from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
 from sfumato.studies.summary import average, gain, number, over_settings, paired, pairs, published_gain, settings
 from sfumato.tables import Row, show_interval, show_number
-from sfumato.types import Interval
+from sfumato.types import Bound, Interval
 
 NOT_RUN = "not run"
 FAILED = "failed"
@@ -167,10 +167,10 @@ def facts(results: Results) -> list[str]:
         results: of the study.
     """
     study = results.study
-    attacked = any(column.source == "attack" for column in study.columns)
+    sources = {column.source for column in study.columns}
     said = [f"Paper: {study.keys.source}."]
     for data, rows in results.pictures:
-        counts = ", ".join(f"{data.counts[part]:,} {part}" for part in ("private", "test") if part in data.counts)
+        counts = ", ".join(f"{data.counts[part]:,} {name}" for part, name in _PARTS.items() if part in data.counts)
         of = f"; {', '.join(rows)}" if len(results.pictures) > 1 else ""
         said.append(f'Ours: size "{results.size}", {data.name} ({counts}){of}.')
     if results.size == "smoke" and _has_numbers(study):
@@ -179,12 +179,14 @@ def facts(results: Results) -> list[str]:
         said.append(_DROPS)
     if any(column.part for column in study.columns):
         said.append(_READINGS[results.reading])
-    if attacked:
+    if "inference" in sources:
+        said.append(_INFERENCE)
+    if "attack" in sources:
         said.append(f"Attacks that choose among their weights are scored with {_SELECTIONS[study.keys.selection]}.")
     count = len(results.seeds)
-    varies = any(column.source != "half" for column in study.columns)
+    varies = sources - {"half", "compression"}
     seeds = (
-        "One seed: intervals are 95 % bootstrap intervals over pictures and say nothing about other seeds."
+        "One seed: intervals are 95 % intervals over pictures and say nothing about other seeds."
         if count == 1
         else f"Means over {count} seeds, each of which trains and attacks anew, with 95 % t-intervals over the seeds."
     )
@@ -196,6 +198,12 @@ _DROPS = (
     "number is in percent, else in percent of that row's. A row that stands against none shows the number. With one seed a drop "
     "has no interval."
 )
+_INFERENCE = (
+    "Attack accuracy is the mean of the shares of members and of non-members that are told right, at a threshold that other "
+    "examples chose; 50 % is a guess. The attack gap takes for a member what the target names right: it trains nothing, and any "
+    "other should do better."
+)
+_PARTS = {"private": "private", "nonmembers": "non-members", "reference": "reference", "test": "test"}
 _SELECTIONS = {
     "best": "those that did best on pictures which the adversary set aside",
     "last": "those of the last epoch",
@@ -228,9 +236,23 @@ def remarks(results: Results) -> list[str]:
         *(f"{', '.join(dict.fromkeys(labels))}: {error}" for error, labels in missing.items()),
         *(f"{cell.row}, seed {cell.seed}: failed: {cell.error}" for cell in results.failed),
         *_baseless(results),
+        *_refused(results),
         *(f"{line.label}, {headings[key]}: {note}" for line in shown for key, note in line.notes.items()),
         *study.keys.notes,
     ]
+
+
+def _refused(results: Results) -> list[str]:
+    """Say why a number of an attack on predictions is not quoted."""
+    said = [
+        f"{column.heading}: {bound.missing}"
+        for column in results.study.columns
+        if column.source == "inference"
+        for cell in results.cells
+        for result in (cell.membership.results if cell.membership else ())
+        if result.name == column.name and isinstance(bound := getattr(result, column.key, None), Bound) and bound.missing
+    ]
+    return list(dict.fromkeys(said))
 
 
 def _baseless(results: Results) -> list[str]:

@@ -6,7 +6,7 @@ A study names its traces:
     loss, accuracy             of training, over its epochs
     weights                    how many weights of each size there are
     members/confidence         how probable the model finds the true class of its members; or nonmembers/confidence
-    ATTACK/epochs              attack accuracy of ATTACK and of those named ATTACK-1, ATTACK-20 ..., over the epochs that they train
+    ATTACK/epochs              attack accuracy of ATTACK and of those named ATTACK-1, ATTACK-20 ..., over their epochs
     ATTACK/classes             attack accuracy in each class against the accuracy gap in it
 
 Source: wang2021mcmia, Figures 2 to 5.

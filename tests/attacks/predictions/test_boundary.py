@@ -89,6 +89,19 @@ def test_a_search_starts_at_the_nearest_example_of_another_class() -> None:
     assert found.item() == pytest.approx(margin.item(), rel=0.01)  # nothing but its binary search is needed
 
 
+def test_a_step_is_halved_where_it_leaves_what_is_called_something_else() -> None:
+    """Which is a thin layer here: the search must walk along it to where it is nearest."""
+    weight, bias = plane()
+    x, margin = inside(weight, bias, count=4)
+    normal = weight / weight.norm()
+    aside = torch.ones(64) - (torch.ones(64) @ normal) * normal
+    examples = (x.flatten(1) - (margin + 0.01)[:, None] * normal + aside / aside.norm()).view(-1, *SHAPE)
+    layer = Asked(lambda z: (z @ normal < bias / weight.norm()) & (z @ normal > bias / weight.norm() - 0.05), 4)
+    first, last = (search(layer, x, examples=examples, queries=queries) for queries in (FEWEST, QUERIES))
+    assert bool((first > 0.8).all())
+    assert float((last - margin).max()) < 0.1
+
+
 @pytest.mark.parametrize("queries", [FEWEST, 237, 1000])
 def test_no_picture_is_asked_about_more_often_than_it_may_be(queries: int) -> None:
     weight, bias = plane()

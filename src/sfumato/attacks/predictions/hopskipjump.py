@@ -6,12 +6,13 @@ neighbors of a point at the boundary, the labels of which tell where the boundar
 its way back to the boundary. All pictures are searched for at once, so that the target answers large batches.
 
 Source: chen2020hopskipjump, Algorithm 1 (binary search) and Algorithm 2 (the attack, untargeted, L2).
-Equations: theta = d^(-3/2) -> _Search.theta; delta = |x_t - x| / d, direction = sum of (phi_b - mean phi) u_b -> _direction;
+Equations: theta = d^(-3/2) -> _Search.theta; delta = sqrt(d) theta |x_t - x|, sum of (phi_b - mean phi) u_b -> _direction;
     B_t = B_0 sqrt(t), step = |x_t - x| / sqrt(t) -> boundary_distances; the step is halved until the label is another -> _jump
 Departures: a search starts at noise and at the nearest example that the target takes for another class, and goes on from where
 the boundary is nearer; noise alone is often called one class. theta is at least 2^-20, all that single precision tells apart. A
-step is halved ten times at most, and the round is given up after that. The number of rounds follows from a budget of queries for
-each picture. The distance is that of the nearest point found, so that no round makes it larger.
+step is halved ten times at most, and the round is given up after that. A round whose neighbors are all alike is lost; the paper
+takes any direction. The number of rounds follows from a budget of queries for each picture. The distance is that of the nearest
+point found, so that no round makes it larger.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def _start(search: _Search, examples: Tensor, wrong: Tensor) -> None:
 def _direction(search: _Search, place: Tensor, neighbors: int) -> Tensor:
     """Return where the boundary faces at the nearest points found, (n, d), of length 1, by the labels of random neighbors."""
     at, smallest = search.at[place], torch.finfo(search.x.dtype).tiny
-    delta = (search.distance[place] / at.shape[1]).clamp_min(smallest)[:, None]
+    delta = (math.sqrt(at.shape[1]) * search.theta * search.distance[place]).clamp_min(smallest)[:, None]
     plain, turned, total = torch.zeros_like(at), torch.zeros_like(at), at.new_zeros(len(at))
     per = max(ELEMENTS // at.numel(), 1)
     for count in [per] * (neighbors // per) + [neighbors % per] * bool(neighbors % per):
@@ -167,9 +168,7 @@ def _direction(search: _Search, place: Tensor, neighbors: int) -> Tensor:
         plain += u.sum(0)
         turned += (phi[..., None] * u).sum(0)
         total += phi.sum(0)
-    # where all neighbors are alike, the baseline would leave nothing
-    mean = (total / neighbors).where(total.abs() < neighbors, 0)
-    return F.normalize(turned - mean[:, None] * plain, dim=1, eps=smallest)
+    return F.normalize(turned - (total / neighbors)[:, None] * plain, dim=1, eps=smallest)
 
 
 def _jump(search: _Search, place: Tensor, direction: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ references, which are trained on examples of the target's own pool. What the net
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
