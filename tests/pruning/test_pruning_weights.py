@@ -54,14 +54,11 @@ def test_names_sizes_and_order_do_not_depend_on_the_cut(at: str | None) -> None:
     assert [group.size for group in groups] == SIZES
 
 
-def test_a_layer_of_both_halves_counts_once() -> None:
-    shared = nn.Linear(4, 4)
-    assert [
-        group.size for group in single(Split(nn.Sequential(nn.Flatten(), shared), nn.Sequential(shared, nn.Linear(4, 2))))
-    ] == [
-        16,
-        8,
-    ]
+def test_a_layer_of_both_halves_and_a_shared_weight_count_once() -> None:
+    shared, other, last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+    other.weight = shared.weight
+    groups = single(Split(nn.Sequential(nn.Flatten(), shared), nn.Sequential(shared, other, last)))
+    assert [group.size for group in groups] == [16, 8]
 
 
 def test_a_model_without_weights_is_refused() -> None:

@@ -14,7 +14,7 @@ evaluate on what the defense has seen: D' here is a part of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -27,9 +27,10 @@ from sfumato.data.loader import as_images
 from sfumato.defenses.adversary import Adversarial, InnerAdversary
 from sfumato.defenses.base import Defense
 from sfumato.defenses.needs import require_classes, require_reference
+from sfumato.defenses.posteriors import Protect, answers
 from sfumato.errors import ConfigError
 from sfumato.models.inference import InferenceNetwork, Inputs
-from sfumato.modules import device_of, eval_mode
+from sfumato.modules import device_of
 from sfumato.split import Split
 from sfumato.types import Epoch, Step
 
@@ -97,7 +98,7 @@ learning_rate=0.001, clip=1.0)
         self.attack_steps, self.warmup, self.passes, self.batch_size = attack_steps, warmup, passes, batch_size
         self.learning_rate = learning_rate
         self.adversary = InnerAdversary(self._network, learning_rate)
-        self._protect: Callable[[Tensor, torch.Generator | None], Tensor] = self.protect
+        self._protect: Protect = self.protect
         self._sides: tuple[Pictures, ...] = ()
 
     @property
@@ -156,20 +157,15 @@ learning_rate=0.001, clip=1.0)
         device = device_of(model)
         self._sides = tuple(side.to(device) for side in self._sides)
         (x, y), (others, labels) = (_drawn(side, self.batch_size, device) for side in self._sides)
-        logits = self._answers(model, torch.cat([x, others]))
+        assert isinstance(model, Split)  # noqa: S101 -- the loop trains no other
+        with torch.no_grad():
+            logits = answers(model, self._protect, torch.cat([x, others]))
         told = _one_hot(torch.cat([y, labels]), logits)
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             self.adversary.meet(logits, told)
             member, other = self.adversary(logits, told).split(self.batch_size)
             gain = (F.logsigmoid(member).mean() + F.logsigmoid(-other).mean()) / 2  # Eq. (11)
             self.adversary.learn(-gain, clip=self.clip)
-
-    def _answers(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Return the logits of a model as deployed, without gradient."""
-        assert isinstance(model, Split)  # noqa: S101 -- the loop trains no other
-        with torch.no_grad(), eval_mode(model):
-            logits: Tensor = model.tail(self._protect(model.head(x), None))
-        return logits
 
     def _network(self, logits: Tensor, label: Tensor) -> InferenceNetwork:
         return InferenceNetwork(label.shape[1], inputs=self.inputs)

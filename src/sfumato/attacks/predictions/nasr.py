@@ -57,7 +57,7 @@ class Nasr(MembershipAttack):
     epochs: int = 3
     batch_size: int = 64
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
+    weight_decay: float = 3e-4
     rows: int = 5000
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ def ranked(
     epochs: int = 3,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    weight_decay: float = 1e-3,
+    weight_decay: float = 3e-4,
     rows: int = 5000,
 ) -> Nasr:
     """Return the attack whose network is given probabilities in descending order.
