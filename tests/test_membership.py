@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.attacks.predictions.base import Answers, Evidence, MembershipAttack, References
+from membership_toys import balanced
+from sfumato.attacks.predictions.base import Answers, Evidence, MembershipAttack, Oracle, References
 from sfumato.attacks.predictions.naming import named_attacks
 from sfumato.attacks.predictions.threshold import Gap, Threshold
 from sfumato.errors import ConfigError, DataError, UnknownNameError
 from sfumato.membership import DEFAULT, PER_CLASS, audit_answers, audit_evidence, leave_one_out, run_membership_attack
 from sfumato.metrics.membership import auc, balanced_accuracy, cross_fitted
 from sfumato.seeds import generator
+from sfumato.trials import ask
 
 CLASSES = 3
 
@@ -383,3 +385,72 @@ def test_attacks_have_names() -> None:
     assert named_attacks("gap") == {"gap": Gap()}
     assert named_attacks(["loss", mine]) == {"loss": Threshold(), "threshold": mine}
     assert named_attacks({"a": mine, "b": mine}) == {"a": mine, "b": mine}
+
+
+def noisy_references(models: int, examples: int) -> References:
+    """Models in pairs of complements, whose answers have nothing to do with what they were trained on."""
+    stream = torch.Generator().manual_seed(0)
+    logits = torch.randn(models, examples, 1, CLASSES, generator=stream)
+    return References(tuple(Answers(one) for one in logits), balanced(models, examples))
+
+
+def test_one_of_a_pair_of_complements_leaves_with_the_other() -> None:
+    references = noisy_references(6, 10)
+    left = references.without(3)
+    assert len(left) == 4
+    assert torch.equal(left.keep, references.keep[[0, 1, 4, 5]])
+    assert all(a is references.answers[place] for a, place in zip(left.answers, (0, 1, 4, 5), strict=True))
+    assert (left.keep.sum(0) == 2).all(), "still balanced, whoever is a member of the target"
+
+
+@pytest.mark.parametrize("name", ["lira", "rmia"])
+def test_answers_that_say_nothing_say_nothing_of_each_in_turn(name: str) -> None:
+    references = noisy_references(8, 500)
+    found = leave_one_out(name, named_attacks([name])[name], references, torch.arange(500) % CLASSES)
+    assert found.targets == 8
+    assert found.auc.low < 0.5 < found.auc.high
+
+
+@dataclass(kw_only=True)
+class Dear(Surest):
+    """Asks about few examples."""
+
+    most: int = 10
+
+    @property
+    def limit(self) -> int:
+        return self.most
+
+    def score(self, evidence: Evidence) -> Tensor:
+        assert evidence.oracle is not None
+        x = evidence.oracle.read(torch.arange(len(evidence.labels)))
+        return 1000 * len(evidence.labels) + x[:, 0, 0, 0].double()
+
+
+@pytest.mark.parametrize(("most", "sides"), [(10, 5), (11, 5), (1000, 20)])
+def test_an_attack_with_a_limit_is_asked_about_as_many_members_as_others(most: int, sides: int) -> None:
+    places = torch.arange(60.0).view(60, 1, 1, 1)
+    oracle = Oracle(labels=lambda x: x[:, 0, 0, 0].long(), read=lambda index: places[index], classes=CLASSES)
+    evidence = Evidence(target=Answers(torch.rand(60, 1, CLASSES)), labels=torch.arange(60) % CLASSES, oracle=oracle)
+    member = torch.arange(60) % 3 == 0
+    trials = ask(Dear(most=most), evidence, member, {"late": torch.arange(60) > 30})
+    assert (int(trials.member.sum()), int((~trials.member).sum())) == (sides, sides)
+    chosen = (trials.scores - 1000 * len(trials.scores)).long()
+    assert torch.equal(trials.member, member[chosen])
+    assert torch.equal(trials.labels, evidence.labels[chosen])
+    assert torch.equal(trials.slices["late"], chosen > 30)
+
+
+def test_evidence_about_some_examples_is_about_them_in_every_part() -> None:
+    references = noisy_references(4, 9)
+    known = torch.tensor([1, 0, -1] * 3)
+    whole = Evidence(target=references.answers[0], labels=torch.arange(9) % CLASSES, references=references, known=known)
+    some = torch.tensor([7, 2])
+    part = whole.at(some)
+    assert part.references is not None
+    assert torch.equal(part.target.logits, whole.target.logits[some])
+    assert torch.equal(part.labels, whole.labels[some])
+    assert torch.equal(part.references.keep, references.keep[:, some])
+    assert torch.equal(part.references.answers[2].logits, references.answers[2].logits[some])
+    assert part.known is not None
+    assert part.known.tolist() == [0, -1]

@@ -74,10 +74,16 @@ def ask(attack: MembershipAttack, evidence: Evidence, member: Tensor, slices: Sl
         references=evidence.references if "references" in uses else None,
         known=evidence.known if "known" in uses else None,
     )
-    said = attack(seen)
-    asked = torch.ones(len(member), dtype=torch.bool) if seen.known is None else (seen.known == -1).cpu()
+    asked = torch.arange(len(member)) if seen.known is None else (seen.known.cpu() == -1).nonzero()[:, 0]
+    if attack.limit is not None:
+        asked = _some(asked, member.cpu(), attack.limit, generator(evidence.seed, "limit"))
+        said = attack(seen.at(asked))
+        scores = said.scores
+    else:
+        said = attack(seen)
+        scores = said.scores[asked]
     return Trials(
-        scores=said.scores[asked],
+        scores=scores,
         member=member.cpu()[asked],
         labels=evidence.labels.cpu()[asked],
         right=answered_right(evidence)[asked],
@@ -85,6 +91,14 @@ def ask(attack: MembershipAttack, evidence: Evidence, member: Tensor, slices: Sl
         seconds=said.seconds,
         queries=said.queries,
     )
+
+
+def _some(places: Tensor, member: Tensor, limit: int, stream: torch.Generator) -> Tensor:
+    """Return the places of examples to ask about, ascending: at most so many, and as many members as others."""
+    inside, outside = places[member[places]], places[~member[places]]
+    count = min(limit // 2, len(inside), len(outside))
+    drawn = [side[torch.randperm(len(side), generator=stream)[:count]] for side in (inside, outside)]
+    return torch.cat(drawn).sort().values
 
 
 def pool(found: Sequence[Trials]) -> Trials:

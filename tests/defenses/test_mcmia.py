@@ -101,7 +101,7 @@ def trained(split: Split, data: Data, settings: Train = QUICK, **given: object) 
         ({"pretrain": 0.25, "admm": 0.4}, 1, [0], []),
         ({"pretrain": 0.9, "admm": 0.05}, 2, [1], []),
         ({"pretrain": 0.2, "admm": 0.4, "stages": 2}, 10, [2, 3, 6, 7], [4, 5, 6, 7, 8, 9]),
-        ({"stages": 4}, 2, [0, 1], [1]),
+        ({"pretrain": 0.25, "admm": 0.4, "stages": 4}, 2, [0, 1], [1]),
     ],
     ids=str,
 )

@@ -17,6 +17,7 @@ from sfumato.data.game import play, require_disjoint
 from sfumato.data.partition import partition
 from sfumato.defenses.mcmia import MCMIA
 from sfumato.defenses.minmax import MinMax
+from sfumato.defenses.posteriors import answers
 from sfumato.errors import ConfigError
 from sfumato.files import read_tensors
 from sfumato.models.inference import InferenceNetwork
@@ -135,9 +136,9 @@ def test_the_adversary_sees_what_other_defenses_protect(small_split: sf.Split, b
 
     defense = MinMax(warmup=0)
     x = torch.rand(4, 1, 8, 8)
-    plain = defense._answers(small_split, x)
+    plain = answers(small_split, defense._protect, x)
     sf.Compose(Silence(), defense).join(sf.Compose(Silence(), defense))
-    silent = defense._answers(small_split, x)
+    silent = answers(small_split, defense._protect, x)
     assert not torch.equal(plain[0], plain[1])
     assert torch.equal(silent[0], silent[1])
 

@@ -68,11 +68,18 @@ class References:
         return len(self.answers)
 
     def without(self, place: int) -> References:
-        """Return the references but one: that one is the target now."""
-        rows = torch.arange(len(self)) != place
-        return References(
-            tuple(answers for number, answers in enumerate(self.answers) if number != place), self.keep[rows], self.adaptive
-        )
+        """Return the references of another one that is the target now: all but it and the models trained on the other half.
+
+        With its complement among them, a member would have one reference less that was trained on it than a non-member, which
+        tells the two apart where no answer does.
+        """
+        stay = [not torch.equal(row, self.keep[place]) and not torch.equal(row, ~self.keep[place]) for row in self.keep]
+        answers = tuple(one for one, stays in zip(self.answers, stay, strict=True) if stays)
+        return References(answers, self.keep[torch.tensor(stay)], self.adaptive)
+
+    def at(self, index: Tensor) -> References:
+        """Return the references' answers about some examples, (n,) int64."""
+        return References(tuple(answers.at(index) for answers in self.answers), self.keep[:, index.cpu()], self.adaptive)
 
     def first(self, count: int) -> References:
         """Return the first so many of the references."""
@@ -120,6 +127,21 @@ class Evidence:
         """How many classes."""
         return self.target.logits.shape[-1]
 
+    def at(self, index: Tensor) -> Evidence:
+        """Return the evidence about some of the examples, (n,) int64."""
+        oracle = self.oracle
+        if oracle is not None:
+            read = oracle.read
+            oracle = replace(oracle, read=lambda some: read(index[some.to(index.device)]))
+        return replace(
+            self,
+            target=self.target.at(index),
+            labels=self.labels[index],
+            references=None if self.references is None else self.references.at(index),
+            known=None if self.known is None else self.known[index],
+            oracle=oracle,
+        )
+
     def seen_at(self, access: Access) -> Evidence:
         """Return what an adversary of an access level sees of it."""
         if access != "labels":
@@ -144,6 +166,11 @@ class MembershipAttack(ABC):
     access: ClassVar[Access] = "logits"
     needs: ClassVar[frozenset[Need]] = frozenset()
     least: ClassVar[int] = 2
+
+    @property
+    def limit(self) -> int | None:
+        """How many examples an audit asks the attack about, at most; None is all. Half of them are members."""
+        return None
 
     @abstractmethod
     def score(self, evidence: Evidence) -> Tensor:

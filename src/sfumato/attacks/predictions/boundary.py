@@ -29,9 +29,9 @@ from sfumato.types import Images
 class Boundary(MembershipAttack):
     """Measure how far each example is from what the target calls something else, asking for labels.
 
-    It asks thousands of questions about an example, and therefore about some of them only. What is not asked about is scored by
-    its label: 0 where it is wrong, as for all others, and the median distance where it is right. Such scores tell members from
-    non-members as the gap attack does, and no better.
+    It asks thousands of questions about an example, and therefore about some of them only: an audit gives it no more. Where it is
+    given more, what is not asked about is scored by its label: 0 where it is wrong, as for all others, and the median distance
+    where it is right. Such scores tell members from non-members as the gap attack does, and no better.
 
     Args:
         queries: asked about each example, at most; at least 100.
@@ -53,6 +53,11 @@ class Boundary(MembershipAttack):
     queries: int = 2500
     pictures: int = 500
     starts: int = 200
+
+    @property
+    def limit(self) -> int:
+        """How many examples an audit asks about."""
+        return self.pictures
 
     def __post_init__(self) -> None:
         if self.queries < FEWEST:

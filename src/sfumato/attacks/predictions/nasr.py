@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sfumato.arguments import require_choice
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
-from sfumato.attacks.predictions.learning import fit, from_known, mean_over_views, require_training, sample
+from sfumato.attacks.predictions.learning import adam, fit, from_known, mean_over_views, require_training, sample
 from sfumato.errors import ConfigError
 from sfumato.models.inference import InferenceNetwork, Inputs
 from sfumato.seeds import generator
@@ -73,11 +73,11 @@ class Nasr(MembershipAttack):
         stream = generator(evidence.seed, "membership", "nasr")
         rows = sample(lessons, self.rows, stream)
         network = InferenceNetwork(evidence.classes, inputs=self.inputs, deviation=self.deviation).to(rows.logits)
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = adam(network, self.learning_rate, self.weight_decay)
         fit(
             network, (rows.logits, self._one_hot(rows.labels, evidence)), rows.member,
             optimizer=optimizer, epochs=self.epochs, batch_size=self.batch_size, stream=stream,
-            schedule=torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.epochs),
+            factor=lambda share: 1 - share,
         )  # fmt: skip
         return mean_over_views(network, evidence.target.logits, self._one_hot(evidence.labels, evidence))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
-from sfumato.attacks.predictions.learning import fit, from_references, mean_over_views, require_training, sample
+from sfumato.attacks.predictions.learning import adam, fit, from_references, mean_over_views, require_training, sample
 from sfumato.seeds import generator
 
 
@@ -86,7 +86,7 @@ class Salem(MembershipAttack):
         stream = generator(evidence.seed, "membership", "salem")
         rows = sample(lessons, self.rows, stream)
         network = TopPosteriors(min(self.top, evidence.classes), self.hidden).to(rows.logits)
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = adam(network, self.learning_rate, self.weight_decay)
         fit(
             network, (rows.logits,), rows.member,
             optimizer=optimizer, epochs=self.epochs, batch_size=self.batch_size, stream=stream,

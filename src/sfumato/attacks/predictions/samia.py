@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
-from sfumato.attacks.predictions.learning import fit, from_references, mean_over_views, require_training, sample
+from sfumato.attacks.predictions.learning import adam, fit, from_references, mean_over_views, require_training, sample
 from sfumato.seeds import generator
 
 _WIDTH, _LAYERS, _HEADS, _INNER, _DROPOUT = 64, 3, 4, 128, 0.2
@@ -82,7 +82,7 @@ class Samia(MembershipAttack):
 
     needs = frozenset({"references", "sensitivity"})
 
-    epochs: int = 8
+    epochs: int = 4
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 5e-4
@@ -100,11 +100,11 @@ class Samia(MembershipAttack):
         assert rows.sensitivity is not None  # noqa: S101 -- it was asked for
         assert evidence.target.sensitivity is not None  # noqa: S101 -- it is in `needs`
         network = SelfAttention(evidence.classes).to(rows.logits)
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = adam(network, self.learning_rate, self.weight_decay)
         fit(
             network, (rows.logits, rows.sensitivity, F.one_hot(rows.labels, evidence.classes).float()), rows.member,
             optimizer=optimizer, epochs=self.epochs, batch_size=self.batch_size, stream=stream,
-            schedule=torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.epochs // 2, self.epochs * 3 // 4]),
+            factor=lambda share: 0.1 ** ((share >= 0.5) + (share >= 0.75)),
         )  # fmt: skip
         label = F.one_hot(evidence.labels, evidence.classes).float()
         return mean_over_views(network, evidence.target.logits[:, :1], evidence.target.sensitivity, label)

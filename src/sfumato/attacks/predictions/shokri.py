@@ -13,11 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
-from sfumato.attacks.predictions.learning import Rows, from_references, require_training, sample
+from sfumato.attacks.predictions.learning import Rows, adam, from_references, require_training, sample, step
 from sfumato.seeds import generator
 
 
@@ -86,7 +85,7 @@ class Shokri(MembershipAttack):
     def score(self, evidence: Evidence) -> Tensor:
         """Return what the network of an example's class says of its posteriors."""
         lessons = from_references(evidence)
-        lessons.require("shokri", per_class=True)
+        lessons.require("shokri", evidence.labels)
         stream = generator(evidence.seed, "membership", "shokri")
         rows = sample(lessons, self.rows, stream)
         networks = ClassNetworks(evidence.classes, evidence.classes, self.hidden).to(rows.logits)
@@ -99,18 +98,13 @@ class Shokri(MembershipAttack):
         return said.mean(1)
 
     def _fit(self, networks: ClassNetworks, rows: Rows, stream: torch.Generator) -> None:
-        """Train the networks of all classes at once; they share nothing, so the sum of their losses trains each alone."""
-        counts = rows.labels.bincount(minlength=len(networks.last)).unsqueeze(1)
-        ordered, first = rows.labels.argsort(stable=True), counts.cumsum(0) - counts
-        p = rows.logits.softmax(-1)[ordered]
-        member = rows.member[ordered]
-        optimizer = torch.optim.Adam(networks.parameters(), lr=self.learning_rate)
+        """Train the networks of all classes at once: they share nothing, so the sum of their losses trains each alone."""
+        ordered, counts = rows.labels.argsort(stable=True), rows.labels.bincount(minlength=len(networks.last)).unsqueeze(1)
+        p, member = rows.logits.softmax(-1)[ordered], rows.member[ordered]
+        first, last = counts.cumsum(0) - counts, len(member) - 1
+        optimizer = adam(networks, self.learning_rate)
         for _ in range(self.steps):
-            draw = torch.rand(len(counts), self.batch_size, generator=stream).to(counts.device)
-            index = (first + (draw * counts).long()).clamp(max=len(member) - 1)
-            with torch.enable_grad():
-                logit = networks(p[index])
-                loss = F.binary_cross_entropy_with_logits(logit, member[index], reduction="none").mean(1)
-                optimizer.zero_grad(set_to_none=True)
-                (loss * (counts[:, 0] > 0)).sum().backward()
-            optimizer.step()
+            draw = torch.rand(len(counts), self.batch_size, generator=stream, dtype=torch.float64).to(counts.device)
+            # A class without rows is given those of the next: nobody is asked about it.
+            index = (first + (draw * counts).long()).clamp(max=last)
+            step(networks, optimizer, [p[index]], member[index])

@@ -115,7 +115,7 @@ class Threshold(MembershipAttack):
         if not self.per_class:
             return found
         lessons = _lessons(evidence)
-        lessons.require(f"a {self.statistic} threshold for each class", per_class=True)
+        lessons.require(f"a {self.statistic} threshold for each class", evidence.labels)
         scores = torch.cat([self._mean(answers.logits, lessons.labels) for answers in lessons.references.answers])
         labels = lessons.labels.repeat(len(lessons.references))
         thresholds = class_thresholds(scores, labels, lessons.references.keep.flatten(), evidence.classes)
