@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence of membership whose answer is known: a target that memorizes, one that tells nothing, one whose likelihood ratio is."""
+"""Evidence of membership whose answer is known: of a target that memorizes, of one that tells nothing, of Gaussian log odds."""
 
 from __future__ import annotations
 

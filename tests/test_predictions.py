@@ -180,6 +180,15 @@ def test_each_reference_in_turn_is_the_target(played: sf.Data, workplace: Workpl
     ]  # fmt: skip
 
 
+def test_what_else_is_known_of_pictures_is_measured_by_itself(blobs: sf.Data, workplace: Workplace) -> None:
+    private = blobs.part("private")
+    tags = {"camera": torch.arange(len(private)) % 2, "place": torch.arange(len(private))}
+    data = sf.play(blobs.with_parts(private=private.relabeled(private.labels, tags)), members=60)
+    (loss, _) = audited(recipe(), data, workplace).results
+    assert set(loss.slices) == {"class 0", "class 1", "camera 0", "camera 1"}
+    assert sum(loss.slices[f"camera {number}"].members for number in range(2)) == 60
+
+
 def test_two_workers_find_what_one_does(played: sf.Data, workplace: Workplace, tmp_path: Path) -> None:
     elsewhere = dataclasses.replace(workplace, store=Store(tmp_path / "elsewhere"))
     one = audited(recipe(), played, workplace)

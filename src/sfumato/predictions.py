@@ -18,7 +18,7 @@ from torch import Tensor
 from sfumato.attacks.predictions.base import Answers, Evidence, References
 from sfumato.audit import hardware, versions
 from sfumato.batched import Member, batches_well, fit_together
-from sfumato.data.base import Data
+from sfumato.data.base import REGION, Data
 from sfumato.data.game import Game, repeated
 from sfumato.data.known import draw_known
 from sfumato.errors import StorageError
@@ -36,6 +36,7 @@ from sfumato.targets import Workplace, build_target, conclude, read_record, say_
 from sfumato.types import Membership, MembershipResult, told_as
 
 _ANSWERS = "answers.safetensors"
+_VALUES = 20  # of a tag whose every value is measured by itself
 _TOGETHER = 16  # networks that a GPU trains as one: what fits where one fits easily
 
 
@@ -97,12 +98,24 @@ class _Play:
             recipe.inference,
             results,
             seeds=seeds,
+            slices=self._slices,
             hardware=hardware(self.workplace.device),
             canaries=self.options.canary if self.options.canaries else "",
             duplicates=own,
             shared=shared,
             title=recipe.name,
         )
+
+    @cached_property
+    def _slices(self) -> dict[str, Tensor]:
+        """The examples by what else is known of them, such as their camera, where that has few values."""
+        found = {name: (tag, tag.unique().tolist()) for name, tag in self.game.pool.tags.items() if name not in REGION}
+        return {
+            f"{name} {value}": tag == value
+            for name, (tag, values) in found.items()
+            for value in values
+            if 1 < len(values) <= _VALUES
+        }
 
     @property
     def _wanted(self) -> bool:
@@ -234,9 +247,17 @@ class _Play:
             return read_record(record, membership_result_from_json)
         with stage.claim():
             if in_turn and evidence.references is not None:
-                made = leave_one_out(name, attack, evidence.references, evidence.labels, seed=seed, known=self.options.known)
+                made = leave_one_out(
+                    name,
+                    attack,
+                    evidence.references,
+                    evidence.labels,
+                    seed=seed,
+                    known=self.options.known,
+                    slices=self._slices,
+                )
             else:
-                made = run_membership_attack(name, attack, replace(evidence, seed=seed), self.game.member)
+                made = run_membership_attack(name, attack, replace(evidence, seed=seed), self.game.member, slices=self._slices)
             write_json(record, membership_result_to_json(made))
             stage.finish({"hardware": hardware(torch.device("cpu")), "versions": versions()})
         return made

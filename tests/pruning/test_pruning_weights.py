@@ -12,7 +12,6 @@ from torch import Tensor, nn
 import sfumato as sf
 from sfumato.errors import ConfigError, ModelError
 from sfumato.pruning.admm import open_rows, prune
-from sfumato.pruning.footprint import Footprint
 from sfumato.pruning.tensors import as_head
 from sfumato.pruning.weights import coupled, divide, each, narrow, single
 from sfumato.split import Split, cost
@@ -192,15 +191,24 @@ def test_channels_that_are_added_go_together_with_their_norms() -> None:
     assert {type(place.module) for place in stem.beside} == {nn.BatchNorm2d}
 
 
-def test_the_same_share_of_all_channels_is_the_largest_that_reaches_the_ratio() -> None:
+@pytest.mark.parametrize("ratio", [1.5, 4.0, 15.78, 200.0])
+def test_channels_stay_by_the_square_root_of_their_number_and_no_more_fit(ratio: float) -> None:
     _, plan = coupled(lenet(None), torch.rand(2, 1, 28, 28))
     whole = plan.footprint(plan.sizes).parameters
     assert whole == sum(SIZES)
-    counts = narrow(plan, 15.78)
-    assert plan.footprint(counts).fits(Footprint(whole / 15.78, math.inf, math.inf))
-    share = min((count + 1) / size for count, size in zip(counts, plan.sizes, strict=True))
-    more = [math.floor(share * size) for size in plan.sizes]
-    assert plan.footprint(more).parameters > whole / 15.78
+    counts = narrow(plan, ratio)
+    assert plan.footprint(counts).parameters <= whole / ratio
+    # the next channel that the rule lets stay is one too many
+    scale = min((count + 1) / size**0.5 for count, size in zip(counts, plan.sizes, strict=True) if count < size)
+    more = [max(count, min(math.floor(scale * size**0.5 + 1e-9), size)) for count, size in zip(counts, plan.sizes, strict=True)]
+    assert more != list(counts)
+    assert plan.footprint(more).parameters > whole / ratio
+    if ratio == 15.78:
+        assert counts == (4, 6, 18, 15)
+
+
+def test_a_ratio_of_one_leaves_every_channel() -> None:
+    _, plan = coupled(lenet(None), torch.rand(2, 1, 28, 28))
     assert narrow(plan, 1.0) == plan.sizes
 
 

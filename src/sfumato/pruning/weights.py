@@ -6,14 +6,16 @@ these channels. Biases, normalizations and embeddings of places are no weights t
 
 Source: zhang2018admm, section 4 (a number of weights for each layer); wang2021mcmia, Table V (one ratio for a whole model).
 Departures: neither paper says how a ratio is divided over the layers. Here a layer of n weights keeps a number in proportion to
-the square root of n, all of them at most: large layers have more to spare. The first and the last layer and depthwise
-convolutions, which have little to spare, keep at least half, the smaller of them first, as far as half of what stays is enough.
-For LeNet-5 at 16.1x that is near the numbers that the field found by hand (80, 20, 5, 6 and 25 %).
+the square root of n, all of them at most: large layers have more to spare; so do those with many channels, by the same rule. Of
+single weights, the first and the last layer and depthwise convolutions, which have little to spare, keep at least half, the
+smaller of them first, as far as half of what stays is enough. For LeNet-5 at 16.1x that is near the numbers that the field found
+by hand (80, 20, 5, 6 and 25 %).
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import ConfigError, ModelError, nearest
 from sfumato.pruning import channels
-from sfumato.pruning.footprint import Footprint, Plan
+from sfumato.pruning.footprint import Plan
 from sfumato.pruning.tensors import as_head, tensor_costs
 from sfumato.split import Split
 
@@ -205,7 +207,7 @@ def divide(groups: Sequence[Group], ratio: float) -> tuple[int, ...]:
 
 
 def narrow(plan: Plan, ratio: float) -> tuple[int, ...]:
-    """Return how many channels of each group stay, the same share of all of them.
+    """Return how many channels of each group stay, in proportion to the square root of their number.
 
     Args:
         plan: as `coupled` returned it.
@@ -219,8 +221,8 @@ def narrow(plan: Plan, ratio: float) -> tuple[int, ...]:
     """
     whole = plan.footprint(plan.sizes).parameters
 
-    def counts(share: float) -> list[int]:
-        return [max(1, math.floor(share * size)) for size in plan.sizes]
+    def counts(scale: float) -> list[int]:
+        return [min(max(1, math.floor(scale * math.sqrt(size) + 1e-9)), size) for size in plan.sizes]
 
     if plan.footprint(plan.least).parameters > whole / ratio:
         most = whole / plan.footprint(plan.least).parameters
@@ -228,9 +230,9 @@ def narrow(plan: Plan, ratio: float) -> tuple[int, ...]:
             f"ratio {ratio:g} cannot be reached by removing channels: with one left of each of {len(plan.sizes)} groups it is "
             f"{most:.4g}; ask for less, or set structured=False"
         )
-    shares = sorted({count / size for size in plan.sizes for count in range(1, size + 1)})
-    fitting = [share for share in shares if plan.footprint(counts(share)).fits(Footprint(whole / ratio, math.inf, math.inf))]
-    return tuple(counts(max(fitting, default=0.0)))
+    scales = sorted({count / math.sqrt(size) for size in set(plan.sizes) for count in range(1, size + 1)})
+    fitting = bisect_right(scales, whole / ratio, key=lambda scale: plan.footprint(counts(scale)).parameters)
+    return tuple(counts(scales[fitting - 1] if fitting else 0.0))
 
 
 def _floors(groups: Sequence[Group], total: int) -> list[int]:

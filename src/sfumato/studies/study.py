@@ -37,7 +37,7 @@ What a study need not say again it takes from its `base`, see `sfumato.studies.l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -233,12 +233,18 @@ class Study:
         return tuple(row for row in self.rows if not points or row.place[0] in spread(row.place[1], points))
 
     def describe(self, size: str) -> str:
-        """Say what a size runs: data, model and cut, epochs, attacks, rows."""
-        recipe, rows = self.recipe(Row(label=""), size, seed=0), len(self.rows_at(size))
-        data, named = self.sizes[size].recipe["data"]["name"], [*recipe.attacks, *recipe.inference]
-        attacks = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else "".join(named) or "no attack"
-        cut = f" cut at {recipe.split.cut}" if recipe.split.cut else ""
-        return f"{data}, {recipe.model}{cut}, {recipe.train.epochs} epochs, {attacks}, {rows} rows"
+        """Say what a size runs: data, models and cuts, epochs, attacks, rows."""
+        rows = self.rows_at(size)
+        bare = [self.recipe(Row(label="", cut=row.cut, size=row.size), size, seed=0) for row in rows]
+        data = dict.fromkeys(str(self._size(row, size).recipe["data"]["name"]) for row in rows)
+        cuts: dict[str, dict[str, None]] = {}
+        for one in bare:
+            cuts.setdefault(one.model, {}).update({one.split.cut: None} if one.split.cut else {})
+        models = _listed(f"{model} cut at {_listed(own)}" if own else model for model, own in cuts.items())
+        epochs = sorted({one.train.epochs for one in bare})
+        trained = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}"
+        attacks = _listed(dict.fromkeys(name for one in bare for name in (*one.attacks, *one.inference))) or "no attack"
+        return f"{_listed(data)}, {models}, {trained} epochs, {attacks}, {len(rows)} rows"
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -281,6 +287,12 @@ class Study:
         own = self.sizes[size]
         recipe = merge({**own.recipe, "defenses": own.defenses}, row.size.get(size, {}))
         return Size(recipe, recipe.pop("defenses", {}))
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Write names as a list."""
+    *most, last = [*names] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,10 @@
 Source: nasr2018adversarial, Section 3 (the attack); wang2021mcmia, Section VI-A (its layers, Adam 1e-3).
 Equations: max over h of E_members log h(f(x), y) + E_others log(1 - h(f(x), y)) -> Nasr.score
 Departures: the releases report the best epoch on the scored examples; here the number of epochs is fixed, and what is scored
-chooses nothing. It is small, and the rate falls to zero: the network has far more weights than there are known examples. From the
-paper's N(0, 0.01) some thousand examples hardly move it, so weights start as PyTorch has it; `deviation` is the paper's 0.01.
-What the network says of several views is averaged. Of two sorts of input none is always stronger: name both, as nasr and
-nasr-sorted.
+chooses nothing. It is small, and the rate falls to zero: the network has far more weights than there are known examples. A few
+hundred of these do not move it from the paper's N(0, 0.01), so weights start as PyTorch has it; `deviation=0.01` is the paper's,
+best without weight decay. What the network says of several views is averaged. Of two sorts of input none is always stronger: name
+both, as nasr and nasr-sorted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

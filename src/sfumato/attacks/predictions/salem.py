@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
@@ -27,6 +26,7 @@ class TopPosteriors(nn.Module):
         hidden: units of the hidden layer.
 
     Example:
+        >>> import torch
         >>> TopPosteriors(3, 64)(torch.zeros(5, 10)).shape
         torch.Size([5])
     """

@@ -35,11 +35,9 @@ class ClassNetworks(nn.Module):
 
     def __init__(self, classes: int, width: int, hidden: int) -> None:
         super().__init__()
-        sizes = {"weight": (width, (width, hidden)), "bias": (width, (1, hidden)), "out": (hidden, (hidden, 1))}
-        for name, (inputs, shape) in sizes.items():  # as nn.Linear has it
-            values = torch.empty(classes, *shape).uniform_(-(inputs**-0.5), inputs**-0.5)
-            self.register_parameter(name, nn.Parameter(values))
-        self.last = nn.Parameter(torch.zeros(classes, 1, 1))
+        self.weight, self.bias = _uniform((classes, width, hidden), width), _uniform((classes, 1, hidden), width)
+        self.out = _uniform((classes, hidden, 1), hidden)
+        self.last = _uniform((classes, 1, 1), hidden)
 
     def forward(self, p: Tensor) -> Tensor:
         """Return the logit of membership, (classes, n), of posteriors, (classes, n, width)."""
@@ -49,6 +47,11 @@ class ClassNetworks(nn.Module):
         """Return what some of the networks say, (chosen, n, 1), of posteriors, (chosen, n, width)."""
         hidden = torch.baddbmm(self.bias[chosen], p, self.weight[chosen]).relu()
         return torch.baddbmm(self.last[chosen], hidden, self.out[chosen])
+
+
+def _uniform(shape: tuple[int, ...], inputs: int) -> nn.Parameter:
+    """Return weights as `nn.Linear` draws them for so many inputs."""
+    return nn.Parameter(torch.empty(shape).uniform_(-(inputs**-0.5), inputs**-0.5))
 
 
 @dataclass(kw_only=True)
@@ -105,6 +108,6 @@ class Shokri(MembershipAttack):
         optimizer = adam(networks, self.learning_rate)
         for _ in range(self.steps):
             draw = torch.rand(len(counts), self.batch_size, generator=stream, dtype=torch.float64).to(counts.device)
-            # A class without rows is given those of the next: nobody is asked about it.
+            # A class that no row has learns from those of the next.
             index = (first + (draw * counts).long()).clamp(max=last)
             step(networks, optimizer, [p[index]], member[index])

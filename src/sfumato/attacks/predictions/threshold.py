@@ -59,8 +59,8 @@ def modified_entropy_of(logits: Tensor, labels: Tensor) -> Tensor:
 
     Example:
         >>> sure = torch.tensor([[[5.0, 0.0]], [[5.0, 0.0]]])
-        >>> modified_entropy_of(sure, torch.tensor([0, 1]))[:, 0].round()
-        tensor([-0., -10.], dtype=torch.float64)
+        >>> modified_entropy_of(sure, torch.tensor([0, 1]))[1]
+        tensor([-9.9464], dtype=torch.float64)
     """
     wide = logits.double()
     log_p = wide.log_softmax(-1)
@@ -214,8 +214,8 @@ def _lessons(evidence: Evidence) -> Lessons:
     if evidence.known is not None:
         return from_known(evidence)
     raise ConfigError(
-        "a threshold for each class needs reference models or examples whose membership the adversary knows, found neither; train "
-        "some with references = 16, set known to a share, or leave out per_class"
+        "a threshold for each class needs reference models or examples whose membership the adversary knows, found neither; "
+        "train some with references = 16, set known to their share, or leave out per_class"
     )
 
 
