@@ -5,9 +5,10 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
 import sfumato as sf
-from sfumato.batched import Member, batches_well, fit_together
+from sfumato.batched import Network, batches_well, fit_together
 from sfumato.data.game import Game, play
 from sfumato.errors import ConfigError, TrainingError
 from sfumato.target import Target
@@ -27,9 +28,9 @@ def built(model: str, seed: int, data: sf.Data, device: str = "cpu") -> Target:
     return assemble(sf.whole(net.to(device)), data, [], seed=seed)
 
 
-def members(game: Game, model: str, count: int = 4, device: str = "cpu") -> list[Member]:
+def members(game: Game, model: str, count: int = 4, device: str = "cpu") -> list[Network]:
     rows = [keep.nonzero()[:, 0] for keep in game.keep(count)]
-    return [Member(built(model, seed, game.data, device), one, seed) for seed, one in enumerate(rows)]
+    return [Network(built(model, seed, game.data, device), one, seed) for seed, one in enumerate(rows)]
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,44 @@ def test_a_network_does_not_depend_on_the_others(blobs: sf.Data) -> None:
             assert torch.allclose(value, b.target.state_dict()[name], atol=1e-5), name
 
 
-def test_dropout_draws_for_each_network(blobs: sf.Data) -> None:
+def test_augmentation_is_that_of_each_network_by_itself(blobs: sf.Data) -> None:
     game = Game(play(blobs, members=48))
-    same = [Member(built("vgg11", 0, blobs), torch.arange(48), 0) for _ in range(2)]
-    for member in same:
-        member.target.split.tail.classifier[0].p = 0.5
-    losses = fit_together(same, game.pool, sf.Train(epochs=1, batch_size=48))
-    assert losses[0][0].loss != losses[1][0].loss
+    settings = sf.Train(epochs=2, batch_size=32, augment=sf.Augment(crop=1, flip=True, rotation=5.0))
+    together = members(game, "lenet5", 2)
+    fit_together(together, game.pool, settings)
+    for network, keep in zip(together, game.keep(2), strict=True):
+        alone = built("lenet5", network.seed, blobs)
+        fit(alone, game.trained_on(keep), settings, seed=network.seed)
+        for name, value in alone.state_dict().items():
+            assert torch.allclose(network.target.state_dict()[name], value, atol=1e-5), name
+
+
+class Tied(nn.Module):
+    """Two layers that are one, and a buffer that no checkpoint holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = self.first
+        self.last = nn.Linear(64, 2)
+        self.register_buffer("scale", torch.full((), 2.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(torch.relu(self.first(x.flatten(1) * self.scale))))
+
+
+def test_tied_weights_and_passing_buffers_train_together_too(blobs: sf.Data) -> None:
+    game, settings = Game(play(blobs, members=48)), SETTINGS["adam"]
+    nets = [sf.whole(Tied()) for _ in range(2)]
+    alone = [assemble(net, blobs, [], seed=0) for net in nets]
+    rows = [keep.nonzero()[:, 0] for keep in game.keep(2)]
+    pairs = zip(nets, rows, strict=True)
+    together = [Network(assemble(net, blobs, [], seed=0), one, place) for place, (net, one) in enumerate(pairs)]
+    fit_together(together, game.pool, settings)
+    for place, (network, target, keep) in enumerate(zip(together, alone, game.keep(2), strict=True)):
+        fit(target, game.trained_on(keep), settings, seed=place)
+        for name, value in target.state_dict().items():
+            assert torch.allclose(network.target.state_dict()[name], value, atol=1e-4), name
 
 
 def test_what_cannot_train_together_is_refused(blobs: sf.Data) -> None:
@@ -78,11 +110,14 @@ def test_what_cannot_train_together_is_refused(blobs: sf.Data) -> None:
     with pytest.raises(ConfigError, match="precision = 'bfloat16'"):
         fit_together(group, game.pool, sf.Train(precision="bfloat16"))
     with pytest.raises(ConfigError, match=r"as many pictures each, got \[20, 48\]"):
-        fit_together([group[0], Member(group[1].target, torch.arange(20), 0)], game.pool, sf.Train())
+        fit_together([group[0], Network(group[1].target, torch.arange(20), 0)], game.pool, sf.Train())
     noisy = assemble(sf.whole(sf.build_model("lenet5", classes=2, shape=(1, 8, 8))), blobs, [sf.Noise(sigma=0.1)], seed=0)
     assert not batches_well(noisy, sf.Train())
+    dropped = assemble(sf.whole(nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 2))), blobs, [], seed=0)
+    with pytest.raises(ConfigError, match="dropout, which would draw otherwise in company"):
+        fit_together([Network(dropped, torch.arange(48), 0)], game.pool, sf.Train())
     with pytest.raises(ConfigError, match="the defense Compose"):
-        fit_together([Member(noisy, torch.arange(48), 0)], game.pool, sf.Train())
+        fit_together([Network(noisy, torch.arange(48), 0)], game.pool, sf.Train())
 
 
 def test_a_loss_that_is_not_finite_names_the_network(blobs: sf.Data) -> None:
@@ -90,7 +125,7 @@ def test_a_loss_that_is_not_finite_names_the_network(blobs: sf.Data) -> None:
     with torch.no_grad():
         group[1].target.split.tail.classifier.weight.fill_(float("inf"))
     with pytest.raises(TrainingError, match="the loss of network 1 is"):
-        fit_together(group, play(blobs, members=48).part("pool"), SETTINGS["sgd"])
+        fit_together(group, play(blobs, members=48).part("base"), SETTINGS["sgd"])
 
 
 @pytest.mark.gpu
@@ -104,7 +139,7 @@ def test_64_networks_train_four_times_faster_together_on_a_gpu() -> None:
     for name in ("loop", "together", "loop", "together"):  # the first round warms up
         nets = [sf.whole(sf.build_model("cnn4", classes=10, shape=(3, 32, 32), seed=seed).cuda()) for seed in range(64)]
         group = [
-            Member(assemble(net, data, [], seed=seed), one, seed) for seed, (net, one) in enumerate(zip(nets, rows, strict=True))
+            Network(assemble(net, data, [], seed=seed), one, seed) for seed, (net, one) in enumerate(zip(nets, rows, strict=True))
         ]
         torch.cuda.synchronize()
         start = time.perf_counter()

@@ -137,3 +137,20 @@ def test_no_line_joins_different_cuts() -> None:
         defended(0.04, "Noise(sigma=0.2)", target=replace(target("Noise()"), cut="c3")),
     )
     assert [series.name for series in trade_off(["a", "b"], [one, other])] == ["Noise, c2", "Noise, c3"]
+
+
+def test_a_line_of_many_points_is_drawn_alone_and_points_may_stand_alone() -> None:
+    both = series("a", (90, 0.02), (92, 0.03), (96, 0.06))
+    line, points = drawn([replace(both, marked=False)]), drawn([replace(both, joined=False)])
+    assert (len(having(line, "point")), len(having(line, "whisker")), len(having(line, "marker"))) == (0, 0, 0)
+    assert len([one for one in having(line, "join") if one.tag == f"{SVG}polyline"]) == 1
+    assert (len(having(points, "point")), len(having(points, "whisker"))) == (3, 3)
+    assert having(points, "join") == having(points, "label") == []
+    assert len(having(line, "label")) == 1
+    assert "Each line can be reached" in line.get("aria-label", "")
+    assert "Each point can be reached" in points.get("aria-label", "")
+
+
+def test_a_point_that_its_axes_explain_says_no_empty_word() -> None:
+    (point,) = having(drawn([Series("a", (Point(near(90), near(0.02), ""),))]), "point")
+    assert point.get("aria-label", "").startswith("a; Accuracy: 90.0 %")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import sfumato.display
-from example_audits import asked, audit, inference, membership
+from example_audits import asked, audit, inference, membership, turned
 from sfumato.display import print_audits, print_json, print_membership
 
 
@@ -30,6 +30,16 @@ def test_audits_of_the_predictions_show_their_attacks_in_80_columns(
         assert expected in shown, expected
     assert "…" not in shown
     assert "NOT ADAPTIVE: lira." in said
+    assert "the largest of several does not." in " ".join(shown.split())
+
+
+def test_models_in_turn_are_called_so_in_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sfumato.display, "_FILE_WIDTH", 80)
+    print_membership(membership(turned("boundary-augmentation", 0.6), inference("boundary-augmentation", 0.6)))
+    shown, said = capsys.readouterr().out.split("500 members and 500 non-members.")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.index("500 + 500") < shown.index("16 models in") < shown.index("8,000 +")
+    assert "Over 16 models in turn boundary-augmentation finds" in said
 
 
 def test_audits_of_features_show_no_attacks_on_predictions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from membership_toys import balanced
 from sfumato.attacks.predictions.base import Answers, Evidence, MembershipAttack, Oracle, References
 from sfumato.attacks.predictions.naming import named_attacks
+from sfumato.attacks.predictions.rmia import RMIA
 from sfumato.attacks.predictions.threshold import Gap, Threshold
 from sfumato.errors import ConfigError, DataError, UnknownNameError
 from sfumato.membership import DEFAULT, PER_CLASS, audit_answers, audit_evidence, leave_one_out, run_membership_attack
@@ -136,15 +137,20 @@ def test_an_attack_gets_no_more_than_it_needs() -> None:
     assert (given.roc, given.references, given.members) == (nothing.roc, 0, 200)
 
 
-@pytest.mark.parametrize(("references", "members"), [(0, 100), (4, 200)])
-def test_class_thresholds_learn_from_references_or_else_from_known_examples(references: int, members: int) -> None:
-    held, member = evidence(references=references, known=True)
-    attack = Threshold(per_class=True)
-    found = run_membership_attack("loss", attack, held, member)
+@pytest.mark.parametrize(("attack", "references", "members"), [
+    (Threshold(), 0, 200),
+    (Threshold(per_class=True), 4, 200),
+    (Threshold(per_class=True, thresholds="known"), 0, 100),
+    (RMIA(), 4, 200),
+    (RMIA(gamma=1.0), 4, 100),
+])  # fmt: skip
+def test_what_an_attack_needs_is_a_matter_of_its_arguments(attack: MembershipAttack, references: int, members: int) -> None:
+    held, member = evidence(references=4, known=True)
+    assert held.known is not None
+    found = run_membership_attack("mine", attack, held, member)
     assert (found.references, found.members) == (references, members)
-    told = held if references else replace(held, references=None)
-    asked = torch.ones_like(member) if references else held.known == -1
-    assert found.auc == auc(attack(told).scores[asked], member[asked])
+    asked = held.known == -1 if members == 100 else torch.ones_like(member)
+    assert found.auc == auc(attack(held).scores[asked], member[asked])
 
 
 @pytest.mark.parametrize("adaptive", [True, False])

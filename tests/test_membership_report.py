@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from example_audits import COMPRESSED, REFUSED, Page, asked, audit, inference, membership, memberships
+from example_audits import COMPRESSED, REFUSED, Page, asked, audit, inference, membership, memberships, turned
 from sfumato import report
 from sfumato.errors import ConfigError
 from sfumato.membership_record import membership_from_json
@@ -140,6 +140,32 @@ def test_attacks_that_are_not_drawn_are_counted() -> None:
     (section,) = sections(["many"], [many])
     assert section.drawn == "Of the weakest attacks, 2 are in the table only."
     assert sections(["few"], [membership()])[0].drawn == ""
+
+
+def test_models_in_turn_are_shown_and_called_so() -> None:
+    found = membership(inference(), turned())
+    (section,) = sections(["digits"], [found])
+    assert (section.sliced, [row.label for row in section.rows]) == ("lira", ["lira", "lira, 16 models in turn"])
+    assert section.drawn == ""  # both are
+    page, text = Page(membership_html([found])), membership_markdown([found])
+    for where in (page.text, text):
+        assert "Over 16 models in turn lira finds 7.1 % (5.0 to 9.2) of the members at 1 % false alarms and 1.20 %" in where
+        assert "Attacks over models in turn stand below those on the target" in where
+    assert "Attacks over models in turn stand" not in Page(membership_html([membership()])).text
+
+
+def test_the_strongest_of_models_in_turn_is_called_so_where_there_are_no_others() -> None:
+    (section,) = sections(["digits"], [membership(turned())])
+    assert (section.sliced, section.turns) == ("lira, 16 models in turn", "")
+
+
+def test_what_epsilon_takes_for_granted_is_said_where_it_is_read() -> None:
+    page, text = Page(membership_html([membership()])), membership_markdown([membership()])
+    assert "by the strongest attack; for one model an idealization; 0 says nothing" in page.text
+    assert "a proof needs many models that are each asked about one example" in page.text
+    assert "the largest bound of several attacks and seeds does not hold at 95 %" in page.text
+    assert "0.42 by lira" in page.text
+    assert "which for one model is an idealization, and each bound holds at 95 % by itself" in text
 
 
 def test_audits_without_questions_have_no_section() -> None:

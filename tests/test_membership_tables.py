@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from example_audits import COMPRESSED, asked, audit, bound, inference, membership, near, target
+from example_audits import COMPRESSED, asked, audit, bound, inference, membership, near, target, turned
 from sfumato.membership_tables import (
     SLICE_COLUMNS,
     brief_table,
     compression_table,
     describe_membership,
     headline_table,
+    in_turn,
+    judged,
     membership_columns,
     membership_rows,
     membership_table,
@@ -58,11 +60,28 @@ def test_references_say_whether_they_came_about_as_the_target_did(changes: dict[
     assert cells(membership(inference(**changes)))["References"] == shown
 
 
-def test_seeds_and_targets_have_columns_where_there_are_several() -> None:
-    assert not {"Seed", "Models attacked"} & set(membership_columns(membership()))
-    found = membership(inference(seed=3, targets=16), inference(seed=1, area=0.6))
+def test_seeds_have_a_column_where_there_are_several() -> None:
+    assert "Seed" not in membership_columns(membership())
+    found = membership(inference(seed=3), inference(seed=1, area=0.6))
     assert [cells(found, row)["Seed"] for row in (0, 1)] == ["3", "1"]
-    assert [cells(found, row)["Models attacked"] for row in (0, 1)] == ["16", "1"]
+
+
+def test_models_in_turn_stand_below_the_target_and_are_called_so() -> None:
+    nan = Interval(math.nan, math.nan, math.nan)
+    found = membership(turned("loss"), turned(area=0.9), inference("none", auc=nan), inference(area=0.6), inference("loss", 0.7))
+    names = ["loss", "lira", "none", "lira, 16 models in turn", "loss, 16 models in turn"]
+    assert [row.label for row in membership_table(found)] == names
+    assert [row.label.replace("\n", ", ", 1) for row in brief_table(found)[1]][3] == "lira, 16 models in turn\n8,000 + 16,000"
+    assert [result.name for result in judged(found)] == ["loss", "lira", "none"]
+    assert [result.targets for result in in_turn(found)] == [16, 16]
+
+
+def test_without_the_target_it_is_judged_by_models_in_turn() -> None:
+    alone = membership(turned())
+    assert (judged(alone), in_turn(alone)) == ([turned()], [])
+    rows = dict(membership_rows([alone]))
+    assert rows["Strongest attack on predictions"] == ("lira, 16 models in turn, seed 0 (14 references, adaptive)",)
+    assert rows["Epsilon at least"] == ("0.42 by lira, 16 models in turn",)
 
 
 def test_slices_begin_with_the_most_exposed() -> None:
@@ -101,6 +120,16 @@ def test_the_headline_shows_the_largest_of_each_number_and_by_which_attack() -> 
     assert rows["AUC"] == ("0.700 (0.679 to 0.721)",)
     assert rows["TPR at 1 % FPR"] == ("20.0 % by loss (14.0 to 26.0)",)
     assert rows["Balanced accuracy"] == ("60.0 % (58.2 to 61.8)",)
+
+
+def test_the_headline_speaks_of_the_target_and_not_of_models_in_turn() -> None:
+    strong = turned(area=0.9, tpr_at_1=bound(0.5), balanced_accuracy=near(0.9), epsilon=9.0)
+    assert membership_rows([membership(strong, inference())]) == membership_rows([membership(inference())])
+
+
+def test_the_headline_shows_epsilon_of_the_strongest_attack_and_seed_and_not_the_largest() -> None:
+    found = membership(inference("loss", 0.6, epsilon=3.0), inference(seed=1, area=0.69, epsilon=2.0), inference())
+    assert dict(membership_rows([found]))["Epsilon at least"] == ("0.42 by lira",)
 
 
 def test_the_headline_without_attacks_or_questions() -> None:

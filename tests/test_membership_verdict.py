@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from example_audits import COMPRESSED, asked, audit, before_and_after, bound, inference, membership, near
-from sfumato.membership_verdict import membership_alone, membership_compared, membership_verdict
+from example_audits import COMPRESSED, REFUSED, asked, audit, before_and_after, bound, inference, membership, near, turned
+from sfumato.membership_verdict import membership_alone, membership_compared, membership_verdict, over_models
 from sfumato.types import Audit, Bound, Interval, Membership
 from sfumato.verdict import verdict
 
@@ -107,8 +107,105 @@ def test_intervals_that_are_not_numbers_show_no_difference() -> None:
 
 def test_several_tables_are_compared_with_the_first() -> None:
     told = membership_verdict(["a", "b"], [membership(inference()), found(0.55, 0.02, adaptive=False)])
-    assert told[0].startswith("Compared with “a”, “b” lowers leakage from the predictions")
+    assert told[:2] == [
+        "Compared with “a”, “b” lowers what the attacks on the predictions find (AUC 0.700 → 0.550; found at 1 % false alarms "
+        "7.1 % → 2.0 %).",
+        "Whether less leaks from the predictions cannot be told: where less was found, attacks are NOT ADAPTIVE (lira), and "
+        "adaptive ones may find more.",
+    ]
     assert told[-1].startswith("NOT ADAPTIVE against “b”: lira.")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verb", "doubted"),
+    [
+        (0.7, 0.55, "lowers leakage", False),
+        (0.55, 0.7, "increases leakage", False),
+        (0.7, 0.69, "makes no difference to leakage", False),
+        (0.7, 0.55, "lowers what the attacks", True),
+        (0.55, 0.7, "increases what the attacks", True),
+        (0.7, 0.69, "makes no difference to leakage", True),
+    ],
+)
+def test_only_attacks_that_adapt_can_tell_that_less_leaks(before: float, after: float, verb: str, doubted: bool) -> None:
+    falls = after < before
+    old = found(before, 0.05, adaptive=falls or not doubted)
+    new = found(after, 0.05, adaptive=not falls or not doubted)
+    told = membership_compared("Hardening", old, new)
+    assert told[0].startswith(f"Hardening {verb}")
+    doubts = [sentence for sentence in told if "cannot be told" in sentence]
+    assert [sentence.split()[1] for sentence in doubts] == ([] if "leakage" in verb else ["less" if falls else "more"])
+
+
+def test_attacks_that_do_not_adapt_are_believed_when_they_find_more() -> None:
+    told = membership_compared("Hardening", weak(), found(0.7, 0.071, adaptive=False))
+    assert told[0].startswith("Hardening increases leakage from the predictions")
+    assert not [sentence for sentence in told if "cannot be told" in sentence]
+
+
+def test_models_in_turn_get_a_sentence_of_their_own() -> None:
+    told = membership_alone(membership(turned(balanced_accuracy=near(0.9)), inference()))
+    assert told[0].startswith("The strongest attack (lira) finds 7.1 %")
+    assert told[1].endswith("lira reaches 60.0 % (58.2 to 61.8).")
+    assert told[2:] == [
+        "Over 16 models in turn lira finds 7.1 % (5.0 to 9.2) of the members at 1 % false alarms and 1.20 % (0.84 to 1.56) at "
+        "0.1 %, which 16,000 non-members are enough to quote; AUC 0.800 (0.776 to 0.824). "
+        "These models came about as the target did: this speaks of models like it, and not of the target alone.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"tpr_at_01": REFUSED},
+            [
+                "finds 7.1 % (5.0 to 9.2) of the members at 1 % false alarms; AUC 0.800 (0.776 to 0.824).",
+                f"How many members it finds at 0.1 % false alarms cannot be said: {REFUSED.missing}.",
+            ],
+        ),
+        (
+            {"tpr_at_1": FEW, "tpr_at_01": REFUSED},
+            [
+                "tells members from non-members with AUC 0.800 (0.776 to 0.824).",
+                f"How many members it finds at 1 % false alarms cannot be said: {FEW.missing}.",
+            ],
+        ),
+    ],
+)
+def test_what_models_in_turn_are_too_few_for_is_said(changes: dict[str, object], said: list[str]) -> None:
+    (told,) = over_models([""], [membership(inference(), turned(**changes))])
+    assert told.startswith(" ".join(["Over 16 models in turn lira", *said, "These models"]))
+
+
+def test_models_in_turn_that_came_about_otherwise_say_nothing_of_the_target() -> None:
+    (told,) = over_models(["after"], [membership(inference(), turned(adaptive=False))])
+    assert told.startswith("For “after”, over 16 models in turn lira finds")
+    assert told.endswith("These models did not come about as the target did, so this does not speak of the target.")
+
+
+def test_models_in_turn_are_judged_by_where_the_target_was_not_attacked() -> None:
+    told = membership_alone(membership(turned()))
+    assert told[0].startswith("The strongest attack (lira, 16 models in turn) finds")
+    assert not [sentence for sentence in told if sentence.startswith("Over")]
+
+
+def test_a_comparison_speaks_of_the_targets_and_not_of_models_in_turn() -> None:
+    old, new = membership(inference()), weak()
+    strong = turned(area=0.9, tpr_at_1=bound(0.6))
+    several = replace(new, results=(*new.results, strong))
+    assert membership_compared("Hardening", old, several) == membership_compared("Hardening", old, new)
+    told = verdict([asked(old), asked(several, "MinMax()")])
+    assert "For “after”, over 16 models in turn lira finds 60.0 % (42.0 to 78.0)" in told[2]
+    assert membership_verdict(["before", "after"], [old, several])[2] == told[2]
+
+
+def test_models_in_turn_on_one_side_only_are_named() -> None:
+    told = membership_compared("Hardening", membership(inference()), membership(turned(area=0.5)))
+    assert "AUC 0.700 by lira → 0.500 by lira, 16 models in turn" in told[0]
+    assert "Not both were attacked by lira; lira, 16 models in turn, so part of" in told[-1]
+    both = membership_compared("Hardening", membership(turned()), membership(turned(area=0.5)))
+    assert "AUC 0.800 by lira, 16 models in turn → 0.500 by lira, 16 models in turn" in both[0]
 
 
 def test_an_audit_of_the_predictions_only_says_nothing_of_features() -> None:

@@ -7,15 +7,17 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import sfumato as sf
 from sfumato import targets
 from sfumato.data.base import Reading
-from sfumato.errors import ConfigError, StorageError, TrainingError
+from sfumato.errors import ConfigError, RecipeError, StorageError, TrainingError
 from sfumato.files import read_tensors, write_tensors
 from sfumato.pipeline import audit_recipe
+from sfumato.predictions import _Play
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.report import load, save
 from sfumato.store import Store
@@ -85,10 +87,10 @@ def test_the_target_is_trained_on_the_members_and_each_reference_on_its_half(
 
 def test_the_recipe_reads_its_game(workplace: Workplace) -> None:
     data = read_data(recipe("members = 40", "members = 50\ncanaries = 20"), workplace)
-    assert {name: len(data.part(name)) for name in ("private", "nonmembers", "pool")} == {
+    assert {name: len(data.part(name)) for name in ("private", "nonmembers", "base")} == {
         "private": 60,
         "nonmembers": 10,
-        "pool": 70,
+        "base": 70,
     }
     assert len(sf.Game(data).pool) == 20
 
@@ -221,9 +223,77 @@ def test_answers_of_another_recipe_are_refused(played: sf.Data, workplace: Workp
         audited(recipe(), played, workplace)
 
 
-def test_too_few_references_for_an_attack_are_refused(played: sf.Data, workplace: Workplace) -> None:
-    with pytest.raises(ConfigError, match="needs at least 4 reference models, found 0"):
-        audited(recipe("references = 4", "references = 0"), played, workplace)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("references = 4", "references = 2", "lira needs at least 4 reference models, and .membership. has references = 2"),
+        ("references = 4", "references = 4\nleave_one_out = true", "references = 4, two of which leave where each is attacked"),
+        ("references = 4", "references = 2\nleave_one_out = true", "references must be at least 4, got 2"),
+        ("members = 40", "members = 1", "members must be at least 2"),
+        ("members = 40", "canaries = 3", "canaries must be even and at least 4"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_with_the_recipe(old: str, new: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe(old, new)
+
+
+def test_references_without_the_defense_are_not_attacked_in_its_name() -> None:
+    with pytest.raises(RecipeError, match="leave_one_out attacks the references, which adaptive = false trains without"):
+        recipe(
+            "references = 4",
+            "references = 8\nadaptive = false\nleave_one_out = true",
+            more='[[defenses]]\nname = "label_smoothing"\nalpha = 0.3\n',
+        )
+
+
+def test_views_of_a_table_and_games_of_another_task_are_refused_before_training(workplace: Workplace, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(60, 5)), y=np.arange(60) % 2)
+    table = recipe("members = 40", "members = 10\nviews = 2")
+    source = parse_recipe(f'data = {{ name = "table", path = "{tmp_path}/a.npz" }}\nmodel.name = "mlp"').source
+    with pytest.raises(ConfigError, match="rows of a table"):
+        read_data(dataclasses.replace(table, source=source), workplace)
+    street = parse_recipe('data = { name = "street", identities = 8, size = 16 }\nmodel.name = "resnet20"').source
+    with pytest.raises(ConfigError, match="attacks on predictions ask about classes"):
+        read_data(dataclasses.replace(recipe(), source=street), workplace)
+
+
+def test_networks_that_train_together_are_found_by_whoever_trains_one_by_one(
+    played: sf.Data, workplace: Workplace, trained: list[sf.Data], tmp_path: Path
+) -> None:
+    made = recipe()
+    assert made.membership is not None
+    _Play(made, made.membership, sf.Game(played), workplace)._train_together(range(3))
+    found = audited(made, played, workplace)
+    assert len(trained) == 2, "the target, and the fourth reference"
+    alone = audited(made, played, dataclasses.replace(workplace, store=Store(tmp_path / "alone")))
+    assert found.results[1].auc.value == pytest.approx(alone.results[1].auc.value, abs=0.02)
+
+
+def test_what_cannot_be_batched_is_left_for_the_loop(
+    played: sf.Data, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("vmap: data-dependent control flow")
+
+    monkeypatch.setattr("sfumato.predictions.fit_together", failing)
+    told: list[str] = []
+    made = recipe()
+    assert made.membership is not None
+    place = dataclasses.replace(workplace, watch=lambda name, done, total: told.append(name))
+    _Play(made, made.membership, sf.Game(played), place)._train_together(range(4))
+    assert any("one by one, since together is not possible here: vmap" in name for name in told)
+    assert not list((workplace.store.root / "stages").glob("*/done.json"))
+
+
+def test_what_boundary_is_told_does_not_depend_on_what_was_asked_before(played: sf.Data, workplace: Workplace) -> None:
+    boundary = '[[attacks]]\nname = "boundary"\nlabel = "{0}"\nqueries = 100\npictures = 10\n'
+    noisy = '[[defenses]]\nname = "noise"\nsigma = 0.5\n'
+    model = 'model = { name = "lenet5", cut = "c1" }'
+    twice = recipe('model.name = "lenet5"', model, more=boundary.format("first") + boundary.format("second") + noisy)
+    twice = dataclasses.replace(twice, inference={name: twice.inference[name] for name in ("first", "second")})
+    first, second = audited(twice, played, workplace).results
+    assert first.auc == second.auc
 
 
 def test_more_members_than_there_are_pictures_are_refused(workplace: Workplace) -> None:
@@ -285,6 +355,9 @@ def test_a_model_with_a_game_and_references_gets_all(blobs: sf.Data) -> None:
     assert found.references == 4
     with pytest.raises(ConfigError, match="references must be of 80 examples of this game in 2 views, found 80 in 1"):
         sf.audit_membership(training(game.data, 0), game, references=references, views=2)
+    slices = {"mine": game.member}
+    (loss,) = sf.audit_membership(training(game.data, 0), game, attacks=["loss"], slices=slices).results
+    assert "mine" not in loss.slices, "all of them are members, so that there is nothing to tell apart"
     with pytest.raises(ConfigError, match="others' halves"):
         sf.audit_membership(training(game.data, 0), sf.Game(game.data, seed=1), references=references)
 

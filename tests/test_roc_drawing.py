@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from example_audits import REFUSED, Page, bound, gaussian_roc, inference, membership
+from example_audits import REFUSED, Page, bound, gaussian_roc, inference, membership, turned
 from sfumato.curve import NARROW, WIDE
 from sfumato.roc_drawing import Line, draw_roc, lines_of, strongest_of
 from sfumato.types import Membership, MembershipResult, Roc
@@ -143,9 +143,26 @@ def test_attacks_of_the_same_curve_share_a_line_and_seeds_do_not_get_two() -> No
     assert (second.name, second.result.seed, second.attacks) == ("rmia", 1, 1)
 
 
+def test_models_in_turn_have_a_line_beside_that_of_the_target() -> None:
+    first, second, third = lines_of(membership(turned("rmia"), turned(area=0.75), inference(), turned("loss")))
+    assert [first.name, second.name, third.name] == ["lira", "rmia, loss, 16 models in turn", "lira, 16 models in turn"]
+    assert (first.result.targets, second.attacks, third.result.targets) == (1, 2, 16)
+    same = lines_of(membership(inference(), turned(area=0.7)))
+    assert [line.name for line in same] == ["lira", "lira, 16 models in turn"]  # of one curve, but not of one kind
+
+
+@pytest.mark.parametrize(("target", "pooled", "kept"), [(8, 0, 6), (8, 1, 5), (8, 8, 3), (1, 8, 1)])
+def test_models_in_turn_keep_some_of_the_lines(target: int, pooled: int, kept: int) -> None:
+    others = (turned(f"attack {number}", 0.9 - number / 30) for number in range(pooled))
+    lines = lines_of(membership(*several(target).results, *others))
+    assert [line.result.targets for line in lines] == [1] * kept + [16] * min(pooled, 6 - kept)
+
+
 def test_several_audits_show_their_strongest() -> None:
     lines = strongest_of(["before", "skipped", "after"], [membership(), None, membership(inference("rmia"))])
     assert [line.name for line in lines] == ["before: lira", "after: rmia"]
+    (alone,) = strongest_of(["before"], [membership(turned())])
+    assert alone.name == "before: lira, 16 models in turn"
 
 
 def test_what_a_text_says_is_escaped_and_nothing_runs_or_is_fetched() -> None:

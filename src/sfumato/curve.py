@@ -77,7 +77,7 @@ class Series:
     Attributes:
         name: what they have in common.
         points: in the order of the line.
-        joined: draw the line.
+        joined: draw the line, with the name at its end; else the legend alone names the points.
         marked: draw the points, each of which says its numbers; a line of very many is drawn alone.
     """
 

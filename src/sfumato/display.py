@@ -96,7 +96,7 @@ def _print_attacks(membership: Membership, title: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from sfumato.membership_tables import brief_table
+    from sfumato.membership_tables import EPSILON, brief_table
 
     headings, rows = brief_table(membership)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title, title_justify="left")
@@ -106,6 +106,7 @@ def _print_attacks(membership: Membership, title: str) -> None:
         )  # a name, or words in place of a number, may be long
     for row in rows:
         table.add_row(row.label, *row.cells)
+    table.caption, table.caption_justify = EPSILON, "left"
     console().print(table)
 
 

@@ -128,6 +128,7 @@ def audit_evidence(
     hardware: str = "",
     canaries: str = "",
     duplicates: int = 0,
+    shared: int = 0,
 ) -> Membership:
     """Run attacks on one target and say what they found, and what they do not say.
 
@@ -141,6 +142,7 @@ def audit_evidence(
         hardware: the device that the answers come from; the one that attacks run on where empty.
         canaries: kind of the examples, where they are canaries.
         duplicates: examples that repeat one of their own side.
+        shared: non-members that are the same as a member.
 
     Returns:
         The audit.
@@ -177,6 +179,7 @@ def audit_evidence(
         hardware=hardware,
         canaries=canaries,
         duplicates=duplicates,
+        shared=shared,
     )
 
 
@@ -273,7 +276,7 @@ def audit_answers(
     found = audit_evidence(
         evidence,
         table.member,
-        _default(evidence) if attacks is None else named_attacks(attacks),
+        default_attacks(evidence) if attacks is None else named_attacks(attacks),
         seeds=seeds,
         title=title or f"the answers in {Path(members).name} and {Path(nonmembers).name}",
         duplicates=table.duplicates,
@@ -284,15 +287,19 @@ def audit_answers(
     return replace(found, untested=(*found.untested, *([coarse] if table.shared else []), _ONLY_ANSWERS))
 
 
-def _default(evidence: Evidence) -> dict[str, MembershipAttack]:
-    """Return the attacks that need no more than a table, and of those that learn from it, those that can."""
+def default_attacks(evidence: Evidence) -> dict[str, MembershipAttack]:
+    """Return the attacks that need no more than answers, and of those that learn from known examples, those that can.
+
+    Args:
+        evidence: what the adversary holds.
+    """
     named = named_attacks(DEFAULT)
     known = evidence.known if evidence.known is not None else torch.full_like(evidence.labels, -1)
     counts = torch.stack([evidence.labels[known == side].bincount(minlength=evidence.classes) for side in (0, 1)])
     if int(counts.sum(1).min()) < LEAST:
         del named["nasr"]
     if int(counts[:, evidence.labels.unique()].min()) >= LEAST:
-        named[PER_CLASS] = Threshold(statistic="loss", per_class=True)
+        named[PER_CLASS] = Threshold(statistic="loss", per_class=True, thresholds="known")
     return named
 
 

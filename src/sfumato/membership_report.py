@@ -23,7 +23,16 @@ from sfumato.curve import NARROW, WIDE
 from sfumato.errors import ConfigError
 from sfumato.files import read_json, write_atomic
 from sfumato.membership_record import membership_from_json, membership_to_json
-from sfumato.membership_tables import SLICE_COLUMNS, membership_columns, membership_rows, membership_table, slice_table
+from sfumato.membership_tables import (
+    EPSILON,
+    SLICE_COLUMNS,
+    in_turn,
+    membership_columns,
+    membership_rows,
+    membership_table,
+    named,
+    slice_table,
+)
 from sfumato.membership_verdict import membership_verdict
 from sfumato.page import render
 from sfumato.roc_drawing import Line, draw_roc, lines_of, strongest_of
@@ -32,6 +41,7 @@ from sfumato.types import AttackResult, Membership, MembershipResult
 
 TITLE = "What the predictions give away"
 """Heading of a report on the predictions."""
+_TURNS = "Attacks over models in turn stand below those on the target: they speak of models like it, counted together."
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Section:
         drawn: what is in them, a sentence.
         columns: headings of the attacks' table.
         rows: the attacks.
+        turns: what the attacks over models in turn are, a sentence, or "" where the target is not told from them.
         refused: why numbers are not quoted, a sentence each.
         sliced: the attack whose slices are shown, or "".
         slice_columns: headings of its table.
@@ -57,6 +68,7 @@ class Section:
     drawn: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    turns: str
     refused: tuple[str, ...]
     sliced: str
     slice_columns: tuple[str, ...]
@@ -88,8 +100,9 @@ def _section(name: str, found: Membership) -> Section:
         drawn=_drawn(found, lines),
         columns=membership_columns(found),
         rows=tuple(membership_table(found)),
+        turns=_TURNS if in_turn(found) else "",
         refused=tuple(dict.fromkeys(f"{reason[:1].upper()}{reason[1:]}." for reason in missing if reason)),
-        sliced=strongest.name if strongest and strongest.slices else "",
+        sliced=named(strongest) if strongest and strongest.slices else "",
         slice_columns=SLICE_COLUMNS,
         slices=tuple(slice_table(strongest.slices)) if strongest else (),
     )
@@ -111,7 +124,7 @@ def facts_of(found: Membership) -> list[str]:
 
 
 def _drawn(found: Membership, lines: Sequence[Line]) -> str:
-    attacks = len({result.name for result in found.results})
+    attacks = len({(result.name, result.targets) for result in found.results})
     further = attacks - sum(line.attacks for line in lines)
     return f"Of the weakest attacks, {further} are in the table only." if further else ""
 
@@ -142,7 +155,8 @@ def markdown_blocks(names: Sequence[str], memberships: Sequence[Membership | Non
     blocks = ["## Who was trained on"] if shown else []
     for section in shown:
         blocks += [f"### {markdown.escape(section.name)}", markdown.items(section.facts)]
-        blocks += [markdown.table(section.columns, section.rows) if section.rows else "No attack was run."]
+        blocks += [markdown.table(section.columns, section.rows), EPSILON] if section.rows else ["No attack was run."]
+        blocks += [section.turns] if section.turns else []
         blocks += map(markdown.escape, section.refused)
         if section.slices:
             title = f"#### By slice, with the attack {markdown.escape(section.sliced)}"

@@ -21,15 +21,20 @@ from sfumato.types import Audit, Bound, Compression, Interval, Membership, Membe
 
 SLICE_COLUMNS = ("Slice", "Members", "Non-members", "Accuracy gap", "AUC", "Balanced accuracy")
 """Headings of `slice_table`."""
+EPSILON = (
+    "Epsilon takes the examples as drawn independently of each other, which for one model is an idealization, and each bound "
+    "holds at 95 % by itself: the largest of several does not."
+)
+"""What to keep in mind beside a table with the bounds on epsilon."""
 
 _Cell = Callable[[MembershipResult], str]
 
 
 class _Measure(NamedTuple):
-    """A number of an attack: how it is written, and how large it is."""
+    """A number of an attack: how it is written, and how large it is, or None where the largest of several means nothing."""
 
     show: _Cell
-    size: Callable[[MembershipResult], float]
+    size: Callable[[MembershipResult], float] | None
 
 
 _NUMBERS: Mapping[str, _Measure] = {
@@ -39,7 +44,7 @@ _NUMBERS: Mapping[str, _Measure] = {
     "Balanced accuracy": _Measure(
         lambda result: show_share(result.balanced_accuracy), lambda result: result.balanced_accuracy.value
     ),
-    "Epsilon at least": _Measure(lambda result: show_number(result.epsilon, ".2f"), lambda result: result.epsilon),
+    "Epsilon at least": _Measure(lambda result: show_number(result.epsilon, ".2f"), None),
 }
 _HOW: Mapping[str, _Cell] = {
     "References": lambda result: show_references(result),
@@ -76,9 +81,37 @@ def show_references(result: MembershipResult) -> str:
     return f"{result.references:,}, {'adaptive' if result.adaptive else 'NOT ADAPTIVE'}"
 
 
+def turns_of(result: MembershipResult) -> str:
+    """Return ", 16 models in turn" where so many were attacked, and "" where the target was."""
+    return f", {result.targets:,} models in turn" if result.targets > 1 else ""
+
+
+def named(result: MembershipResult) -> str:
+    """Name an attack, such as "lira", or "lira, 16 models in turn" where these were attacked in place of the target."""
+    return result.name + turns_of(result)
+
+
 def ordered(membership: Membership) -> list[MembershipResult]:
-    """Return the results of all attacks and seeds, the strongest first; an AUC that is not a number goes last."""
-    return sorted(membership.results, key=lambda result: math.inf if math.isnan(result.auc.value) else -result.auc.value)
+    """Return the results of all attacks and seeds, those on the target before those over models in turn.
+
+    Of each kind the strongest goes first, and an AUC that is not a number last.
+    """
+
+    def key(result: MembershipResult) -> tuple[bool, float]:
+        return result.targets > 1, math.inf if math.isnan(result.auc.value) else -result.auc.value
+
+    return sorted(membership.results, key=key)
+
+
+def judged(membership: Membership) -> list[MembershipResult]:
+    """Return the results that the target is judged by, `ordered`: those on it, or without any those over models in turn."""
+    results = ordered(membership)
+    return [result for result in results if result.targets <= 1] or results
+
+
+def in_turn(membership: Membership) -> list[MembershipResult]:
+    """Return the results over models in turn, `ordered`, where there are others to judge the target by."""
+    return ordered(membership)[len(judged(membership)) :]
 
 
 def membership_columns(membership: Membership) -> tuple[str, ...]:
@@ -87,16 +120,16 @@ def membership_columns(membership: Membership) -> tuple[str, ...]:
 
 
 def membership_table(membership: Membership) -> list[Row]:
-    """Return every attack on the predictions, the strongest first.
+    """Return every attack on the predictions, those on the target first, and of these the strongest.
 
     Args:
         membership: the record.
 
     Returns:
-        One row for each attack and seed; `membership_columns` gives the headings.
+        One row for each attack and seed, and for each over models in turn; `membership_columns` gives the headings.
     """
     cells = _cells(membership).values()
-    return [Row(result.name, tuple(cell(result) for cell in cells)) for result in ordered(membership)]
+    return [Row(named(result), tuple(cell(result) for cell in cells)) for result in ordered(membership)]
 
 
 def brief_table(membership: Membership) -> tuple[tuple[str, ...], list[Row]]:
@@ -124,7 +157,13 @@ def brief_table(membership: Membership) -> tuple[tuple[str, ...], list[Row]]:
     )
     rows = [
         Row(
-            f"{result.name}{f', {result.seed}' if several else ''}\n{result.members:,} + {result.nonmembers:,}",
+            "\n".join(
+                [
+                    f"{result.name}{f', {result.seed}' if several else ''}",
+                    *([turns_of(result).removeprefix(", ")] if turns_of(result) else []),
+                    f"{result.members:,} + {result.nonmembers:,}",
+                ]
+            ),
             (*(_stacked(measure.show(result)) for measure in _NUMBERS.values()), show_references(result).replace(", ", "\n")),
         )
         for result in ordered(membership)
@@ -138,13 +177,11 @@ def _stacked(cell: str) -> str:
 
 
 def _cells(membership: Membership) -> dict[str, _Cell]:
-    """Return the cells of an attack by their headings; seeds and targets have some only where there are several."""
+    """Return the cells of an attack by their headings; seeds have one only where there are several."""
     seeds: dict[str, _Cell] = {"Seed": lambda result: str(result.seed)}
-    targets: dict[str, _Cell] = {"Models attacked": lambda result: f"{result.targets:,}"}
-    several_seeds = len({result.seed for result in membership.results}) > 1
-    several_targets = any(result.targets > 1 for result in membership.results)
+    several = len({result.seed for result in membership.results}) > 1
     numbers = {label: measure.show for label, measure in _NUMBERS.items()}
-    return {**numbers, **_HOW, **(targets if several_targets else {}), **(seeds if several_seeds else {}), **_COSTS}
+    return {**numbers, **_HOW, **(seeds if several else {}), **_COSTS}
 
 
 def slice_table(slices: Mapping[str, Slice]) -> list[Row]:
@@ -179,14 +216,15 @@ def membership_rows(memberships: Sequence[Membership | None]) -> list[Row]:
         memberships: of each audit; None where the predictions were not asked about.
 
     Returns:
-        The strongest attack; the largest of each number, with the attack where that is another one; what the gap attack
-        reaches, the accuracy on either side, and how many examples there were. Empty where no predictions were asked about.
+        The strongest attack; the largest of each share, with the attack where that is another one; the bound on epsilon of the
+        strongest attack; what the gap attack reaches, the accuracy on either side, and how many examples there were. All of the
+        target, and over models in turn only where it was not attacked. Empty where no predictions were asked about.
     """
     if not any(memberships):
         return []
     asked: Mapping[str, Callable[[Membership], str]] = {
         "Strongest attack on predictions": _strongest,
-        **{label: partial(_largest, measure) for label, measure in _NUMBERS.items()},
+        **{label: partial(_headline, measure) for label, measure in _NUMBERS.items()},
         "Gap attack, balanced accuracy": lambda found: f"{show_number(100 * found.gap, '.1f')} %",
         "Accuracy on members": lambda found: show_share(found.accuracy[0]),
         "Accuracy on non-members": lambda found: show_share(found.accuracy[1]),
@@ -202,16 +240,18 @@ def _strongest(membership: Membership) -> str:
     return "not run" if result is None else describe_membership(result)
 
 
-def _largest(measure: _Measure, membership: Membership) -> str:
+def _headline(measure: _Measure, membership: Membership) -> str:
     """Write the largest of a number, and by which attack where that is not the strongest: an adversary may choose."""
     strongest = membership.strongest()
     if strongest is None:
         return "not run"
-    result = max(membership.results, key=measure.size)
-    if measure.size(result) <= measure.size(strongest) or result.name == strongest.name:
+    if measure.size is None:
+        return f"{measure.show(strongest)} by {named(strongest)}"
+    result = max(judged(membership), key=measure.size)
+    if measure.size(result) <= measure.size(strongest) or named(result) == named(strongest):
         return measure.show(strongest)
     value, parenthesis, interval = measure.show(result).partition(" (")
-    return f"{value} by {result.name}{parenthesis}{interval}"
+    return f"{value} by {named(result)}{parenthesis}{interval}"
 
 
 def describe_membership(result: MembershipResult) -> str:
@@ -220,7 +260,7 @@ def describe_membership(result: MembershipResult) -> str:
     used = (
         f" ({result.references:,} {'reference' if result.references == 1 else 'references'}, {kind})" if result.references else ""
     )
-    return f"{result.name}, seed {result.seed}{used}"
+    return f"{named(result)}, seed {result.seed}{used}"
 
 
 def headline_table(audits: Sequence[Audit]) -> list[Row]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from sfumato.audit import hardware
 from sfumato.data.base import Pictures
 from sfumato.data.game import Game, repeated, require_disjoint
 from sfumato.data.known import draw_known
+from sfumato.data.loader import as_images
 from sfumato.data.resident import ResidentPictures
 from sfumato.data.tensors import from_tensors
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError, DataError
-from sfumato.membership import DEFAULT, audit_evidence
+from sfumato.membership import audit_evidence, default_attacks
 from sfumato.models.resolve import check_model
 from sfumato.modules import probe
 from sfumato.reference import answer, oracle
@@ -56,13 +58,14 @@ def audit_membership(
         members: examples that it was trained on; or a game, whose members and non-members are asked about.
         nonmembers: as many others, from the same distribution; None with a game.
         attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report. None takes
-            `DEFAULT`, and with reference models those of `WITH_REFERENCES`.
+            those of `default_attacks`, and with reference models those of `WITH_REFERENCES`.
         references: reference models' answers about the examples of the game, as `train_references` returns them.
         views: how many views of each example the target is asked about, as the references were.
-        known: share of the examples whose membership the adversary knows, (0, 1), for attacks that learn from them.
+        known: share of the examples whose membership the adversary knows, [0, 1), for attacks that learn from them.
         seed: of everything random, where `seeds` is None.
         seeds: run every attack with each of these.
-        slices: examples to measure by themselves, (N,), bool, by name, members first; beside each class.
+        slices: examples to measure by themselves, (N,), bool, by name, beside each class: members first, and of a game in the
+            order of its `pool`.
         title: a line for people; the model's name where empty.
 
     Returns:
@@ -82,31 +85,44 @@ def audit_membership(
         >>> [(result.name, result.members, result.nonmembers) for result in found.results]
         [('loss', 20, 20), ('gap', 20, 20)]
     """
-    pool, member, duplicates = _asked(members, nonmembers)
-    made = _target(target)
+    asked, made = _asked(members, nonmembers), _target(target)
+    pool = asked.pool
     _require_answers(made, pool)
     _require_references(references, members, views)
-    moved = references is not None and references.answers[0].sensitivity is not None
-    answers = answer(made, pool, views=views, sensitivity=moved or references is None, seed=seed)
     seeds = tuple(seeds if seeds is not None else (seed,))
+    named = None if attacks is None else named_attacks(attacks)
+    moved = any("sensitivity" in attack.needs for attack in (named or {}).values())
+    answers = answer(made, pool, views=views, sensitivity=moved, seed=seeds[0])
     evidence = Evidence(
         target=answers,
         labels=pool.labels,
         references=references,
-        known=draw_known(member, pool.labels, known, generator(seed, "known")),
-        oracle=oracle(made, pool, classes=answers.logits.shape[-1], seed=seed),
+        known=draw_known(asked.member, pool.labels, known, generator(seeds[0], "known")),
+        oracle=oracle(made, pool, classes=answers.logits.shape[-1], seed=seeds[0]),
     )
-    chosen = (*DEFAULT, *(WITH_REFERENCES if references is not None else ())) if attacks is None else attacks
+    if named is None:
+        named = default_attacks(evidence) | named_attacks(() if references is None else WITH_REFERENCES)
     return audit_evidence(
         evidence,
-        member,
-        named_attacks(chosen),
+        asked.member,
+        named,
         seeds=seeds,
         slices=slices,
         title=title or made.split.name,
         hardware=hardware(made.device),
-        duplicates=duplicates,
+        duplicates=asked.duplicates,
+        shared=asked.shared,
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Examples, which of them are members, how many repeat one of their side, and how many are on both."""
+
+    pool: Pictures
+    member: Tensor
+    duplicates: int
+    shared: int = 0
 
 
 def _target(target: Target | Split | nn.Module) -> Target:
@@ -115,13 +131,13 @@ def _target(target: Target | Split | nn.Module) -> Target:
     return Target(target if isinstance(target, Split) else whole(target), Compose())
 
 
-def _asked(members: Examples | Game, nonmembers: Examples | None) -> tuple[Pictures, Tensor, int]:
-    """Return the examples, which of them are members, and how many occur more than once."""
+def _asked(members: Examples | Game, nonmembers: Examples | None) -> _Asked:
+    """Return what is asked about."""
     if isinstance(members, Game):
         if nonmembers is not None:
             raise ConfigError("a game has its own non-members; leave nonmembers out, or give members and nonmembers as examples")
-        inside, outside = members.data.part("private"), members.data.part("nonmembers")
-        return members.pool, members.member, sum(repeated(inside, outside))
+        shared, own = repeated(members.data.part("private"), members.data.part("nonmembers"))
+        return _Asked(members.pool, members.member, own, shared)
     if nonmembers is None:
         raise ConfigError("nonmembers is missing: give examples that the model was not trained on, or a game in place of members")
     inside, outside = _pictures(members), _pictures(nonmembers)
@@ -129,14 +145,26 @@ def _asked(members: Examples | Game, nonmembers: Examples | None) -> tuple[Pictu
         raise DataError(f"members and non-members must have one shape, got {inside.shape} and {outside.shape}; resize one side")
     duplicates = require_disjoint(inside, outside)
     # One collection in memory: what an adversary asks about in any order.
-    pixels = torch.cat([side.read(torch.arange(len(side))).cpu() for side in (inside, outside)])
-    pool = ResidentPictures(pixels, torch.cat([inside.labels, outside.labels]))
-    return pool, torch.arange(len(pool)) < len(inside), duplicates
+    sides = [side.read(torch.arange(len(side))).cpu() for side in (inside, outside)]
+    if sides[0].dtype != sides[1].dtype:
+        sides = [as_images(side, "cpu") for side in sides]
+    pool = ResidentPictures(torch.cat(sides), torch.cat([inside.labels, outside.labels]))
+    return _Asked(pool, torch.arange(len(pool)) < len(inside), duplicates)
 
 
 def _pictures(examples: Examples) -> Pictures:
-    """Return examples as pictures; of tensors the test part is the same again, so that nothing is split off."""
-    return examples if isinstance(examples, Pictures) else from_tensors(*examples, test=examples).part("train")
+    """Return examples as pictures. Floats are kept as they are, whatever the range: the model was trained on them."""
+    if isinstance(examples, Pictures):
+        return examples
+    x, y = examples
+    if x.is_floating_point() and x.ndim == 4:
+        if bad := int((~x.isfinite()).sum()):
+            raise DataError(f"examples must be finite, found {bad} numbers that are not; leave such examples out")
+        from_tensors(
+            torch.zeros(len(x), 1, 1, 1), y, test=(torch.zeros(len(x), 1, 1, 1), y)
+        )  # what is wrong with y is said there
+        return ResidentPictures(x.float(), y)
+    return from_tensors(x, y, test=examples).part("train")  # the test part is the same again, so that nothing is split off
 
 
 def _require_answers(target: Target, pool: Pictures) -> None:

@@ -120,5 +120,16 @@ class MembershipOptions:
             raise ConfigError(f"known must be in (0, 1), a share of the examples, got {self.known}; 0.5 is the default")
         if not 1 <= self.views <= MOST:
             raise ConfigError(f"views must be 1 to {MOST}, got {self.views}; 2 asks about the mirror image too")
+        if self.members is not None and self.members < 2 - 2 * bool(self.canaries):
+            raise ConfigError(
+                f"members must be at least 2, or 0 beside canaries, got {self.members}; leave it out for half of all"
+            )
+        if self.canaries < 0 or self.canaries % 2 or 0 < self.canaries < 4:
+            raise ConfigError(f"canaries must be even and at least 4, or 0, got {self.canaries}; 500 are usual")
+        if self.leave_one_out and self.references < 4:
+            raise ConfigError(
+                f"leave_one_out attacks each reference by the others but its complement: references must be at least 4, got "
+                f"{self.references}"
+            )
         if self.workers < 0:
             raise ConfigError(f"workers must be at least 0, got {self.workers}; 0 is one for each core")

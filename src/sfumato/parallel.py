@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ def run_each(jobs: Sequence[Callable[[], _T]], *, workers: int = 0, told: Callab
     """
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, got {workers}; 0 is one for each core")
-    count = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    count = min(workers or _cores(), len(jobs))
     # A forked process cannot use a GPU that its parent has spoken to; there, models train one after another, or batched.
     if count < 2 or torch.cuda.is_initialized() or "fork" not in multiprocessing.get_all_start_methods():
         return _one_by_one(jobs, told)
@@ -120,15 +121,20 @@ class _Pool:
 
 def _do(job: Callable[[], Any], pipe: Connection) -> None:
     """Do a job in a process of its own, and say what it came to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, which ends its processes
     torch.set_num_threads(1)
     try:
-        answer = "done", job()
+        pipe.send(("done", job()))
     except SfumatoError as error:
-        answer = type(error).__name__, str(error)
+        pipe.send((type(error).__name__, str(error)))
     except Exception:
-        answer = "failed", traceback.format_exc()
-    pipe.send(answer)
+        pipe.send(("failed", traceback.format_exc()))
     pipe.close()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; macOS does not say, and has as many as the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(kind: str, text: str, status: int | None) -> Exception:

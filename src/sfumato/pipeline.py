@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import TypeVar
 
 import torch
 
@@ -29,9 +28,6 @@ from sfumato.target import Target
 from sfumato.targets import Workplace, build_target, read_record, say_found, train_built
 from sfumato.task import task_for
 from sfumato.types import Audit, Certificate, Compression, Findings, Interval, Part, told_as
-
-_T = TypeVar("_T")
-_FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
 
 def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str = "") -> tuple[Audit, Stage]:

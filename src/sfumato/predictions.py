@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from sfumato.attacks.predictions.base import Answers, Evidence, References
 from sfumato.audit import hardware, versions
-from sfumato.batched import Member, batches_well, fit_together
+from sfumato.batched import Network, batches_well, fit_together
 from sfumato.data.base import REGION, Data
 from sfumato.data.game import Game, repeated
 from sfumato.data.known import draw_known
-from sfumato.errors import StorageError
+from sfumato.errors import SfumatoError, StorageError
 from sfumato.files import read_tensors, write_json, write_tensors
 from sfumato.membership import assemble_membership, leave_one_out, run_membership_attack
 from sfumato.membership_record import membership_result_from_json, membership_result_to_json
@@ -81,11 +82,10 @@ class _Play:
             labels=game.pool.labels,
             references=self._references(stages) if stages else None,
             known=draw_known(game.member, game.pool.labels, self.options.known, generator(recipe.seed, "known")),
-            oracle=oracle(target, game.pool, classes=len(game.data.classes), seed=recipe.seed),
         )
         seeds = recipe.audit.seeds or (recipe.seed,)
         stored = [mine.key, *(self._answers_of(stage).key for stage in stages)]
-        attack = partial(self._attack, evidence=evidence, stored=stored)
+        attack = partial(self._attack, target=target, evidence=evidence, stored=stored)
         results = [attack(name, seed) for seed in seeds for name in recipe.inference]
         if self.options.leave_one_out and stages:
             # What asks a model anew cannot attack those of which only answers are left.
@@ -140,6 +140,7 @@ class _Play:
                 name=f"{recipe.name}, reference {place + 1}",
                 seed=reference_seed(recipe.seed, place),
                 defenses=recipe.defenses if self.options.adaptive else (),
+                device=None,  # the target was refused where its head does not fit; an undefended one may be larger
             ),
             self.game.trained_on(self._keep[place]),
         )
@@ -152,12 +153,13 @@ class _Play:
         told = f"references of {self.recipe.name}"
         if len(missing) < len(stages):
             say_found(self.workplace, f"{len(stages) - len(missing)} {told}")
-        if self.workplace.device.type == "cuda":
+        cuda = self.workplace.device.type == "cuda"
+        if cuda:
             self._train_together([place for place in missing if not stages[place].done])
         # Quiet: several processes cannot share a display. One that was interrupted goes on by itself.
         quiet = replace(self.workplace, watch=None, resume=not self.workplace.restart)
         jobs = [partial(self._train_one, place, quiet) for place in missing]
-        run_each(jobs, workers=self.options.workers, told=told_as(self.workplace.watch, told))
+        run_each(jobs, workers=1 if cuda else self.options.workers, told=told_as(self.workplace.watch, told))
         return stages
 
     def _train_one(self, place: int, workplace: Workplace) -> None:
@@ -166,21 +168,34 @@ class _Play:
         self._answer(target, train_built(target, recipe, data, workplace))
 
     def _train_together(self, places: Sequence[int]) -> None:
-        """Train on a GPU several networks as one, where nothing of the recipe forbids it."""
+        """Train several networks as one, as a GPU does well; what cannot be batched is left for the loop."""
         for start in range(0, len(places), _TOGETHER):
-            group = [(place, *self._reference(place)) for place in places[start : start + _TOGETHER]]
-            targets = [build_target(recipe, data, self.workplace) for _, recipe, data in group]
-            if self.recipe.task is not None or not batches_well(targets[0], self.recipe.train):
+            some = places[start : start + _TOGETHER]
+            told = f"references {start + 1} to {start + len(some)} of {self.recipe.name}"
+            first = build_target(*self._reference(some[0]), self.workplace)
+            if not batches_well(first, self.recipe.train):
                 return
-            members = [
-                Member(target, self.game.rows(self._keep[place]), recipe.seed)
+            try:
+                self._train_group(some, told)
+            except SfumatoError:
+                raise
+            except RuntimeError as error:  # of torch: the model's code cannot be batched, or memory ran out
+                say_found(self.workplace, f"{told}: one by one, since together is not possible here: {str(error)[:200]}")
+                return
+
+    def _train_group(self, places: Sequence[int], told: str) -> None:
+        """Train one group of networks as one."""
+        with ExitStack() as held:
+            group = [(place, *self._reference(place)) for place in places]
+            stages = [held.enter_context(target_stage(recipe, data, self.workplace).claim()) for _, recipe, data in group]
+            targets = [build_target(recipe, data, self.workplace) for _, recipe, data in group]
+            networks = [
+                Network(target, self.game.rows(self._keep[place]), recipe.seed)
                 for target, (place, recipe, _) in zip(targets, group, strict=True)
             ]
-            told = f"references {start + 1} to {start + len(group)} of {self.recipe.name}"
-            histories = fit_together(members, self.game.base, self.recipe.train, watch=told_as(self.workplace.watch, told))
-            for target, history, (_, recipe, data) in zip(targets, histories, group, strict=True):
-                stage = target_stage(recipe, data, self.workplace)
-                with stage.claim():
+            histories = fit_together(networks, self.game.base, self.recipe.train, watch=told_as(self.workplace.watch, told))
+            for stage, target, history, (_, recipe, data) in zip(stages, targets, histories, group, strict=True):
+                if not stage.done:  # by another process, before this one held it
                     conclude(stage, target, recipe, data, history)
 
     def _answers_of(self, trained: Stage) -> Stage:
@@ -225,7 +240,7 @@ class _Play:
         return References(answers, self._keep, adaptive=self.options.adaptive or not self.recipe.defenses)
 
     def _attack(
-        self, name: str, seed: int, *, evidence: Evidence, stored: Sequence[str], in_turn: bool = False
+        self, name: str, seed: int, *, target: Target, evidence: Evidence, stored: Sequence[str], in_turn: bool = False
     ) -> MembershipResult:
         """Run one attack with one seed, or find it run."""
         attack, told = self.recipe.inference[name], f"{name} on {self.recipe.name}{', each model in turn' if in_turn else ''}"
@@ -257,7 +272,11 @@ class _Play:
                     slices=self._slices,
                 )
             else:
-                made = run_membership_attack(name, attack, replace(evidence, seed=seed), self.game.member, slices=self._slices)
+                asked = replace(evidence, seed=seed)
+                if "oracle" in attack.needs:
+                    classes = len(self.game.data.classes)
+                    asked = replace(asked, oracle=oracle(target, self.game.pool, classes=classes, seed=seed))
+                made = run_membership_attack(name, attack, asked, self.game.member, slices=self._slices)
             write_json(record, membership_result_to_json(made))
             stage.finish({"hardware": hardware(torch.device("cpu")), "versions": versions()})
         return made

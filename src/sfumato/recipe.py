@@ -170,6 +170,7 @@ class _Reader:
             "device": self._construct(DeviceBudget, self._mapping("device"), "device") if "device" in self.table else None,
         }
         self._require_cut(split, parts["defenses"], parts["attacks"])
+        self._require_references(parts["membership"], parts["defenses"], parts["inference"])
         return parts
 
     def _construct(self, target: Any, arguments: Mapping[str, object], where: str) -> Any:
@@ -300,6 +301,28 @@ class _Reader:
             "inference": inference,
             "membership": self._construct(MembershipOptions, self._mapping("membership"), "membership") if asked else None,
         }
+
+    def _require_references(
+        self,
+        options: MembershipOptions | None,
+        defenses: Sequence[Defense],
+        inference: Mapping[str, MembershipAttack],
+    ) -> None:
+        """Note which attacks on predictions have too few reference models, and what references cannot stand for."""
+        if options is None:
+            return
+        there = options.references - 2 * options.leave_one_out  # a target in turn leaves with its complement
+        turns = ", two of which leave where each is attacked in turn" if options.leave_one_out else ""
+        self.problems += [
+            f"attacks: {name} needs at least {attack.least} reference models, and [membership] has references = "
+            f"{options.references}{turns}"
+            for name, attack in inference.items()
+            if "references" in attack.needs and there < attack.least
+        ]
+        if options.leave_one_out and not options.adaptive and defenses:
+            self.problems.append(
+                "membership: leave_one_out attacks the references, which adaptive = false trains without the defenses; set one"
+            )
 
     def _require_cut(self, split: ModelOptions | None, defenses: Sequence[Defense], attacks: Mapping[str, FeatureAttack]) -> None:
         """Note where a model is not cut, and something is about the features that cross a cut."""

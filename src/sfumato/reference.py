@@ -22,7 +22,7 @@ from sfumato.data.base import Data, Pictures
 from sfumato.data.game import Game
 from sfumato.data.loader import as_images, batches
 from sfumato.data.views import check_views, view
-from sfumato.errors import ConfigError, WeightsError
+from sfumato.errors import ConfigError, ModelError, WeightsError
 from sfumato.files import read_tensors, write_tensors
 from sfumato.modules import eval_mode
 from sfumato.parallel import run_each
@@ -55,6 +55,7 @@ def answer(target: Target, pictures: Pictures, *, views: int = 1, sensitivity: b
 
     Raises:
         ConfigError: the pictures have not so many views.
+        ModelError: an answer is not finite.
 
     Example:
         >>> import sfumato as sf
@@ -64,16 +65,32 @@ def answer(target: Target, pictures: Pictures, *, views: int = 1, sensitivity: b
         torch.Size([8, 2, 2])
     """
     check_views(views, pictures.shape)
-    stream = generator(seed, "answers", device=target.device)
-    moves = generator(seed, "perturbations", device=target.device)
+    # What is asked beside the views has streams of its own: asking more must not change what was answered.
+    stream, moving, moves = (
+        generator(seed, name, device=target.device) for name in ("answers", "moved answers", "perturbations")
+    )
     logits, moved = [], []
     with eval_mode(target):
         for x, _ in batches(pictures.to(target.device), size=BATCH, device=target.device):
             asked = torch.stack([target(view(x, number), stream) for number in range(views)], 1).float()
             logits.append(asked.cpu())
             if sensitivity:
-                moved.append(_sensitivity(target, x, asked[:, 0].softmax(-1), stream, moves).cpu())
-    return Answers(torch.cat(logits), torch.cat(moved) if sensitivity else None)
+                moved.append(_sensitivity(target, x, asked[:, 0].softmax(-1), moving, moves).cpu())
+    return _finite(Answers(torch.cat(logits), torch.cat(moved) if sensitivity else None), target)
+
+
+def _finite(answers: Answers, target: Target) -> Answers:
+    """Return answers, all of which are finite.
+
+    Raises:
+        ModelError: one is not.
+    """
+    if bad := int((~answers.logits.isfinite()).flatten(1).any(1).sum()):
+        raise ModelError(
+            f"{target.split.name} must answer with finite logits, found {bad} of {len(answers.logits)} examples with others; was "
+            "its training finite, and are the examples as it expects them?"
+        )
+    return answers
 
 
 def _sensitivity(target: Target, x: Tensor, posteriors: Tensor, stream: torch.Generator, moves: torch.Generator) -> Tensor:
@@ -124,11 +141,12 @@ def train_references(
         views: how many views of each example they are asked about.
         sensitivity: whether they are asked about perturbed copies too.
         seed: of the references.
-        workers: processes on the CPU; 0 is one for each core.
+        workers: processes that train at once on the CPU; 0 is one for each core, or a single one where there is a GPU, which they
+            would share.
         watch: told of the progress.
 
     Returns:
-        Their answers.
+        Their answers. Nothing is stored on the way: a recipe resumes, and adds to the references that are there.
 
     Raises:
         ConfigError: count is odd or negative, or the pictures have not so many views.
@@ -150,7 +168,8 @@ def train_references(
         found = ask(training(game.trained_on(keep[place]), reference_seed(seed, place)), game.pool)
         return found.logits.numpy(), None if found.sensitivity is None else found.sensitivity.numpy()
 
-    answers = run_each([partial(job, place) for place in range(count)], workers=workers, told=watch)
+    together = workers or (1 if torch.cuda.is_available() else 0)
+    answers = run_each([partial(job, place) for place in range(count)], workers=together, told=watch)
     return References(tuple(Answers(torch.from_numpy(a), None if b is None else torch.from_numpy(b)) for a, b in answers), keep)
 
 

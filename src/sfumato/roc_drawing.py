@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sfumato.curve import WIDE
 from sfumato.lettering import LINE, Box, Text, beside, leader, legend, length, over
-from sfumato.membership_tables import ordered, show_bound
+from sfumato.membership_tables import named, ordered, show_bound, turns_of
 from sfumato.page import render
 from sfumato.scale import Scale
 from sfumato.tables import show_interval
@@ -76,15 +76,18 @@ def lines_of(membership: Membership) -> list[Line]:
         membership: the record.
 
     Returns:
-        At most `MOST`, the strongest first.
+        At most `MOST`, those on the target before those over models in turn, each kind the strongest first.
     """
-    best: dict[str, MembershipResult] = {}
+    best: dict[tuple[str, int], MembershipResult] = {}
     for result in ordered(membership):
-        best.setdefault(result.name, result)
-    shared: dict[Roc, list[MembershipResult]] = {}
+        best.setdefault((result.name, result.targets), result)
+    shared: dict[tuple[Roc, int], list[MembershipResult]] = {}
     for result in best.values():
-        shared.setdefault(result.roc, []).append(result)
-    return [Line(", ".join(result.name for result in same), same[0], len(same)) for same in shared.values()][:MOST]
+        shared.setdefault((result.roc, result.targets), []).append(result)
+    lines = [Line(", ".join(result.name for result in same) + turns_of(same[0]), same[0], len(same)) for same in shared.values()]
+    first, turned = ([line for line in lines if (line.result.targets > 1) == several] for several in (False, True))
+    # However many attacks were on the target, those in turn keep some lines: they reach further down.
+    return [*first[: max(MOST - len(turned), MOST // 2)], *turned][:MOST]
 
 
 def strongest_of(names: Sequence[str], memberships: Sequence[Membership | None]) -> list[Line]:
@@ -102,7 +105,7 @@ def strongest_of(names: Sequence[str], memberships: Sequence[Membership | None])
         []
     """
     found = [(name, one.strongest()) for name, one in zip(names, memberships, strict=True) if one is not None]
-    return [Line(f"{name}: {result.name}", result) for name, result in found if result is not None][:MOST]
+    return [Line(f"{name}: {named(result)}", result) for name, result in found if result is not None][:MOST]
 
 
 def draw_roc(lines: Sequence[Line], *, width: int = WIDE) -> str:

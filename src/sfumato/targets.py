@@ -19,6 +19,7 @@ from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import RETRIEVAL, Data, Reading
 from sfumato.data.game import play
 from sfumato.data.partition import partition
+from sfumato.data.views import check_views
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
 from sfumato.errors import ConfigError, StorageError
@@ -72,6 +73,9 @@ def read_data(recipe: Recipe, workplace: Workplace) -> Data:
     game = recipe.membership
     if game is None:
         return parted
+    if data.task != "classification":
+        raise ConfigError(f"attacks on predictions ask about classes, and {data.name} is for {data.task}; take another data set")
+    check_views(game.views, data.shape)
     return play(parted, members=game.members, canaries=game.canaries, canary=game.canary, seed=recipe.seed)
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from sfumato.attacks.predictions.base import Evidence, MembershipAttack, Need
-from sfumato.attacks.predictions.threshold import Threshold
+from sfumato.attacks.predictions.base import Evidence, MembershipAttack
 from sfumato.errors import ConfigError
 from sfumato.metrics.membership import advantage, auc, balanced_accuracy, cross_fitted, epsilon_bound, slice_of, tpr_at
 from sfumato.metrics.roc import roc
@@ -68,11 +67,10 @@ def ask(attack: MembershipAttack, evidence: Evidence, member: Tensor, slices: Sl
                 f"{name} must be a truth value for each of {len(evidence.labels)} examples, found {chosen.dtype} of shape "
                 f"{tuple(chosen.shape)}"
             )
-    uses = _uses(attack, evidence)
     seen = replace(
         evidence,
-        references=evidence.references if "references" in uses else None,
-        known=evidence.known if "known" in uses else None,
+        references=evidence.references if "references" in attack.needs else None,
+        known=evidence.known if "known" in attack.needs else None,
     )
     asked = torch.arange(len(member)) if seen.known is None else (seen.known.cpu() == -1).nonzero()[:, 0]
     if attack.limit is not None:
@@ -131,7 +129,7 @@ def measure(name: str, attack: MembershipAttack, trials: Trials, evidence: Evide
     scores, member, seed = trials.scores, trials.member, evidence.seed
     taken = cross_fitted(scores, member, generator(seed, "halves"))
     accuracy = balanced_accuracy(taken, member)
-    references = evidence.references if "references" in _uses(attack, evidence) else None
+    references = evidence.references if "references" in attack.needs else None
     return MembershipResult(
         name=name,
         seed=seed,
@@ -164,13 +162,6 @@ def _slices(trials: Trials, taken: Tensor) -> dict[str, Slice]:
         for name, some in {**classes, **trials.slices}.items()
     }
     return {name: one for name, one in found.items() if one is not None}
-
-
-def _uses(attack: MembershipAttack, evidence: Evidence) -> frozenset[Need]:
-    """Return what an attack takes of the evidence: what it needs; class thresholds take references, or known examples."""
-    if isinstance(attack, Threshold) and attack.per_class:
-        return attack.needs | {"references" if evidence.references else "known"}
-    return attack.needs
 
 
 def answered_right(evidence: Evidence) -> Tensor:

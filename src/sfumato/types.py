@@ -402,8 +402,9 @@ class Membership:
         return 0.5 + (inside.value - outside.value) / 2
 
     def strongest(self) -> MembershipResult | None:
-        """Return the result with the largest AUC, or None where no attack was run."""
-        return max(self.results, key=lambda result: result.auc.value, default=None)
+        """Return the result on the target with the largest AUC, or None where no attack was run."""
+        alone = [result for result in self.results if result.targets == 1]
+        return max(alone or self.results, key=lambda result: result.auc.value, default=None)
 
     def save(self, path: str | Path) -> Path:
         """Write what was found as HTML, Markdown or JSON, by the ending of `path`.

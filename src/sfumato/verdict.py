@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sfumato.membership_verdict import membership_alone, membership_compared, reservations
+from sfumato.membership_verdict import membership_alone, membership_compared, over_models, reservations
 from sfumato.quantity import show_bytes
 from sfumato.tables import (
     columns,
@@ -50,7 +50,8 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
         if audit.data.fingerprint != audits[0].data.fingerprint:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
     told = [sentence for name, audit in zip(names, audits, strict=True) for sentence in _recognized(audit, f" of “{name}”")]
-    return [*said, *dict.fromkeys(told), *reservations(names, [audit.membership for audit in audits])]
+    asked = [audit.membership for audit in audits]
+    return [*said, *dict.fromkeys(told), *over_models(names, asked), *reservations(names, asked)]
 
 
 def _single(audit: Audit) -> list[str]:

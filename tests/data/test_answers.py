@@ -65,7 +65,12 @@ def test_of_probabilities_the_logarithms_are_taken_with_a_floor(tmp_path: Path) 
 @pytest.mark.parametrize("decimals", [0, 2, 3])
 def test_rounded_probabilities_are_probabilities(tmp_path: Path, decimals: int) -> None:
     sides = [
-        {**side, "probabilities": np.eye(3)[side["labels"]] if decimals == 0 else side["probabilities"].round(decimals)}
+        {
+            **side,
+            "probabilities": np.eye(3)[side["probabilities"].argmax(1)]
+            if decimals == 0
+            else side["probabilities"].round(decimals),
+        }
         for side in (probabilities(0, count=90), probabilities(1, count=90))
     ]
     assert bool(read_answers(*written(tmp_path, *sides)).logits.isfinite().all())
@@ -215,6 +220,32 @@ def test_equal_rows_of_coarse_answers_are_counted(tmp_path: Path, repeats: int, 
         return
     found = read_answers(*written(tmp_path, *sides))
     assert (found.duplicates, found.shared) == (repeats, 2)
+
+
+def named(labels: int, right: int, *, seed: int = 0) -> Arrays:
+    """Labels alone, of two classes: so many of each are right."""
+    truth = np.arange(2 * labels) % 2
+    told = np.where(np.arange(2 * labels) // 2 < right, truth, 1 - truth)
+    order = np.random.default_rng(seed).permutation(2 * labels)
+    return {"probabilities": np.eye(2)[told[order]], "labels": truth[order]}
+
+
+@pytest.mark.parametrize(("inside", "outside"), [((20, 15), (20, 15)), ((20, 15), (30, 20)), ((30, 20), (20, 15))])
+def test_a_side_that_is_all_on_the_other_is_refused_however_coarse(
+    tmp_path: Path, inside: tuple[int, int], outside: tuple[int, int]
+) -> None:
+    """In another order, too."""
+    said = rf"members.npz \({2 * inside[0]} rows\) and .*nonmembers.npz \({2 * outside[0]}\) is in the other, as often"
+    with pytest.raises(DataError, match=said):
+        read_answers(*written(tmp_path, named(*inside), named(*outside, seed=1)))
+
+
+@pytest.mark.parametrize(("inside", "outside"), [((20, 15), (20, 14)), ((20, 16), (30, 15)), ((30, 15), (20, 16))])
+def test_labels_alone_that_coincide_in_part_are_counted(
+    tmp_path: Path, inside: tuple[int, int], outside: tuple[int, int]
+) -> None:
+    found = read_answers(*written(tmp_path, named(*inside), named(*outside, seed=1)))
+    assert found.shared == 2 * outside[0]
 
 
 def test_zeros_of_either_sign_are_equal(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 import sfumato as sf
 from sfumato import registry
 from sfumato.data.partition import partition
+from sfumato.errors import RecipeError
+from sfumato.recipe import read_recipe
 from sfumato.train import assemble, restore
 
 ROWS: dict[str, dict[str, object]] = {
@@ -45,6 +47,11 @@ def blobs(blobs: sf.Data) -> sf.Data:
     return partition(blobs, reference=0.2)
 
 
+OF_PREDICTIONS = {
+    "mcmia", "minmax", "dpsgd", "relaxloss", "hamp", "label_smoothing", "early_stopping", "memguard", "rounding", "top_k",
+}  # fmt: skip
+
+
 def made(name: str) -> sf.Defense:
     defense = registry.create("defenses", name, ROWS[name])
     assert isinstance(defense, sf.Defense)
@@ -53,6 +60,19 @@ def made(name: str) -> sf.Defense:
 
 def test_every_defense_has_a_row() -> None:
     assert set(ROWS) == set(registry.TABLE["defenses"])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_defense_of_predictions_leaves_features_alone_and_needs_no_cut(name: str) -> None:
+    defense, table = made(name), {"data": {"name": "digits"}, "model": {"name": "lenet5"}}
+    features = type(defense).protect is not sf.Defense.protect
+    recipe = {**table, "defenses": [{"name": name, **ROWS[name]}]}
+    if name in OF_PREDICTIONS:
+        assert not features
+        assert read_recipe(recipe, text="").split.cut == ""
+    else:
+        with pytest.raises(RecipeError, match="model.cut: missing"):
+            read_recipe(recipe, text="")
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -67,8 +67,8 @@ def read_answers(members: str | Path, nonmembers: str | Path) -> AnswerTable:
     Raises:
         MissingDataError: a file is not there.
         DataError: a file is no .npz, or lacks an array; an array is of Python objects, of another shape or kind, or not finite;
-            labels are no classes; the files differ in classes or views; a class has fewer than `FEWEST` examples on a side; or
-            rows are on both sides.
+            labels are no classes; the files differ in classes or views; a class has fewer than `FEWEST` examples on a side;
+            rows are on both sides; or, however coarse answers are, every row of one side is found on the other, as often.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -184,7 +184,10 @@ def _require_classes(sides: Sequence[npt.NDArray[np.int64]], classes: int) -> No
 
 
 def _repeats(files: Sequence[Path], sides: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]) -> tuple[int, int]:
-    """Count rows that repeat one of their own side, and non-members that equal a member: these only where answers are coarse."""
+    """Count rows that repeat one of their own side, and non-members that equal a member: these only where answers are coarse.
+
+    A side that is part of the other is refused all the same: that cannot be told from examples that are on both sides.
+    """
     inside, outside = (Counter(_hashes(*side)) for side in sides)
     own = [counts.total() - len(counts) for counts in (inside, outside)]
     shared = sum(count for row, count in outside.items() if row in inside)
@@ -193,6 +196,12 @@ def _repeats(files: Sequence[Path], sides: Sequence[tuple[npt.NDArray[np.float32
         raise DataError(
             f"members and non-members must be different examples, but {shared} of {outside.total()} rows of {files[1]} have the "
             f"answer and the label of a row of {files[0]}; take them out of one side"
+        )
+    if inside <= outside or outside <= inside:
+        raise DataError(
+            f"members and non-members must be different examples, but every row of one of {files[0]} ({inside.total()} rows) and "
+            f"{files[1]} ({outside.total()}) is in the other, as often: they may be the same examples; give a file of each side, "
+            "answers that are less coarse, and where they are labels alone as many of both sides"
         )
     return sum(own), shared
 

@@ -46,18 +46,18 @@ class Game:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if "pool" not in self.data.parts:
+        if "base" not in self.data.parts:
             raise ConfigError(f"{self.data.name} has no game: draw one first, with play(data, members=...)")
 
     @cached_property
     def base(self) -> Pictures:
         """What models are trained on parts of: the examples, and those that nobody is asked about."""
-        pool = self.data.part("pool")
+        pool = self.data.part("base")
         return pool.relabeled(pool.labels, {name: tag for name, tag in pool.tags.items() if name not in _TAGS})
 
     @cached_property
     def _asked(self) -> Tensor:
-        return self.data.part("pool").tags["asked"].bool()
+        return self.data.part("base").tags["asked"].bool()
 
     @cached_property
     def pool(self) -> Pictures:
@@ -67,7 +67,7 @@ class Game:
     @property
     def member(self) -> Tensor:
         """Which of the examples the target is trained on, (N,), bool."""
-        return self.data.part("pool").tags["member"].bool()[self._asked]
+        return self.data.part("base").tags["member"].bool()[self._asked]
 
     def trained_on(self, keep: Tensor) -> Data:
         """Return the data of a model that is trained on some of the examples.
@@ -128,7 +128,7 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
         seed: of the draw.
 
     Returns:
-        The data set with the members as `private`, the other examples as `nonmembers`, and a `pool` of all that a model may be
+        The data set with the members as `private`, the other examples as `nonmembers`, and as `base` all that a model may be
         trained on, with the tags "asked" and "member".
 
     Raises:
@@ -139,8 +139,8 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
         >>> from sfumato.data.partition import partition
         >>> data = partition(from_tensors(torch.rand(40, 1, 8, 8), torch.arange(40) % 2))
         >>> played = play(data, members=12)
-        >>> {name: len(played.part(name)) for name in ("private", "nonmembers", "pool")}
-        {'private': 12, 'nonmembers': 12, 'pool': 24}
+        >>> {name: len(played.part(name)) for name in ("private", "nonmembers", "base")}
+        {'private': 12, 'nonmembers': 12, 'base': 24}
     """
     require_choice("canary", canary, get_args(Canary))
     private = data.part("private")
@@ -166,7 +166,7 @@ def play(data: Data, *, members: int | None = None, canaries: int = 0, canary: C
     return data.with_parts(
         private=base.subset(_rows(chosen, member[chosen])),
         nonmembers=base.subset((chosen & ~member).nonzero()[:, 0]),
-        pool=base.relabeled(base.labels, {**base.tags, **tags}),
+        base=base.relabeled(base.labels, {**base.tags, **tags}),
     )
 
 

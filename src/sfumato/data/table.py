@@ -55,4 +55,4 @@ def _read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise DataError(f"{path}: expected {names[0]} of shape (N, F) with numbers, found {x.dtype} {x.shape}")
     if y.ndim == 2 and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
         y = y.argmax(1)
-    return torch.from_numpy(x), torch.from_numpy(y)
+    return tuple(torch.from_numpy(one.astype(one.dtype.newbyteorder("="))) for one in (x, y))  # type: ignore[return-value]

@@ -43,7 +43,8 @@ class MCMIA(Defense):
         structured: remove whole channels, and rows of linear layers, at the end. It needs the package torch-pruning.
         pretrain: share of the epochs before ADMM begins, [0, 1).
         admm: share of the epochs in which weights are drawn to zero, (0, 1 - pretrain]; the rest trains what is left.
-        stages: how often ADMM and training of the rest are repeated, with a ratio that grows.
+        stages: how often ADMM and training of the rest are repeated, with a ratio that grows: for high ratios, in long runs at a
+            constant learning rate. A rate that falls leaves the last stage too small steps.
         every: epochs from one update of Z and U to the next; None makes at most ten updates in a stage, however long it is.
         rho: weight of the penalty at first.
         growth: what rho is multiplied by at each update, at least 1.

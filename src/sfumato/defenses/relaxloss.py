@@ -40,6 +40,7 @@ class RelaxLoss(Defense):
     """
 
     name = "relaxloss"
+    surface = "predictions"
 
     def __init__(self, alpha: float = 1.0, upper: float = 1.0) -> None:
         super().__init__()

@@ -146,9 +146,7 @@ def cross_fitted(scores: Tensor, member: Tensor, generator: torch.Generator) -> 
     taken = torch.zeros_like(member)
     for chosen_on in (half, ~half):
         points = operating_points(scores[chosen_on], member[chosen_on])
-        # In whole numbers, equally good thresholds are equal.
-        gain = points.hits * points.nonmembers - points.alarms * points.members
-        taken[~chosen_on] = scores[~chosen_on].double() >= points.between(int(gain.argmax()))
+        taken[~chosen_on] = scores[~chosen_on].double() >= points.between(int(points.gain.argmax()))
     return taken
 
 

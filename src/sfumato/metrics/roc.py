@@ -46,6 +46,11 @@ class Points:
         """How many non-members there are."""
         return int(self.alarms[-1])
 
+    @property
+    def gain(self) -> Tensor:
+        """(T,), int64: TPR - FPR times members times non-members; in whole numbers, equally good points are equal."""
+        return self.hits * self.nonmembers - self.alarms * self.members
+
     def within(self, alarms: int) -> int:
         """Return the place of the point that finds most members with so many false alarms at most."""
         return int(torch.searchsorted(self.alarms, alarms, right=True)) - 1

@@ -71,7 +71,7 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
     if column.source == "certificate":
         values = [one.values[column.key] for one in cell.certificates if one.name == column.name and column.key in one.values]
         return _exact(values[0]) if values else None
-    if column.key == "milliseconds":
+    if column.source == "half" and column.key == "milliseconds":
         return _exact(cell.milliseconds[column.name]) if column.name in cell.milliseconds else None
     if cell.facts is None:
         return None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sfumato.attacks.predictions.base import Answers, Evidence, Oracle
 from sfumato.attacks.predictions.boundary import Augmentation, Boundary, views_right
 from sfumato.attacks.predictions.hopskipjump import FEWEST, boundary_distances
 from sfumato.errors import ConfigError
+from sfumato.trials import ask
 
 SHAPE = (1, 8, 8)
 QUERIES = Boundary().queries
@@ -127,6 +129,19 @@ def test_pictures_at_the_edge_of_the_box_stay_inside_it() -> None:
     assert found.tolist() == pytest.approx([0.5, 0.5], rel=0.07)  # 4 less over 64 pixels: 4 / sqrt(64)
 
 
+def test_what_is_fixed_stays_0() -> None:
+    fixed = torch.arange(64).view(SHAPE) >= 32
+    x = torch.full((2, *SHAPE), 0.75).where(~fixed, 0)
+
+    def dark(asked: Tensor, place: Tensor) -> Tensor:
+        assert bool((asked[:, fixed] == 0).all())
+        return asked[:, ~fixed].mean(1) < 0.5
+
+    nothing = {"examples": torch.ones(0, *SHAPE), "wrong": torch.ones(2, 0, dtype=torch.bool)}
+    found = boundary_distances(x, dark, **nothing, queries=QUERIES, generator=stream(), fixed=fixed)
+    assert found.tolist() == pytest.approx([0.25 * math.sqrt(32)] * 2, rel=0.02)
+
+
 def test_answers_that_change_from_time_to_time_give_finite_distances() -> None:
     noise = stream(5)
     x = torch.full((4, *SHAPE), 0.6)
@@ -173,23 +188,72 @@ def test_the_same_seed_gives_the_same_distances_and_labels_are_all_it_sees() -> 
     assert not torch.equal(first, attack(other).scores)
 
 
-def test_what_is_not_asked_about_has_the_median_distance_where_its_label_is_right() -> None:
+def test_an_audit_asks_about_as_many_examples_as_there_are_pictures() -> None:
     evidence, distance = linear_evidence()
-    told = Boundary(queries=300, pictures=9)(evidence)
-    values, counts = told.scores[distance > 0].unique(return_counts=True)
-    assert sorted(counts.tolist()) == [1] * 8 + [32]  # the median is that of one of the nine, and of the 31 others
-    assert values[counts == 32].item() == values.median().item()
-    assert bool((told.scores[distance == 0] == 0).all())
-    assert told.queries <= 60 + 9 * 300
+    attack = Boundary(queries=300, pictures=9)
+    trials = ask(attack, evidence, torch.arange(60) % 2 == 0, {})
+    assert len(trials.scores) == attack.limit - 1  # as many members as others
+    assert trials.queries <= 8 + 8 * 300
+    assert int((attack(evidence).scores > 0).sum()) == int((distance > 0).sum())  # by itself it asks about all that it is given
 
 
-def test_queries_are_not_spent_on_what_the_adversary_knows() -> None:
-    evidence, distance = linear_evidence()
-    known = torch.where(torch.arange(60) < 40, torch.arange(60) % 2, -1)
-    told = Boundary(queries=300)(Evidence(target=evidence.target, labels=evidence.labels, oracle=evidence.oracle, known=known))
-    right = distance > 0
-    assert len(told.scores[:40][right[:40]].unique()) == 1
-    assert len(told.scores[40:][right[40:]].unique()) == int(right[40:].sum())
+def as_table(evidence: Evidence, low: Tensor, width: Tensor) -> Evidence:
+    """The same target of rows of a table, of which each feature has a range of its own."""
+    oracle = evidence.oracle
+    assert oracle is not None
+    read, labels = oracle.read, oracle.labels
+
+    def told(rows: Tensor) -> Tensor:
+        assert rows.shape[1:] == (64, 1, 1)
+        assert bool((rows >= low - 1e-4 * width).all())
+        assert bool((rows <= low + width * (1 + 1e-4)).all())
+        return labels(((rows - low) / width.where(width > 0, 1)).view(-1, *SHAPE))
+
+    table = Oracle(
+        labels=told,
+        read=lambda index: low + width * read(index).view(-1, 64, 1, 1),
+        classes=oracle.classes,
+        box=(low, low + width),
+    )
+    return replace(evidence, oracle=table)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_rows_of_a_table_are_searched_within_the_range_of_each_feature(offset: float) -> None:
+    """Of pictures, and of rows that are these in other units, the distances are the same."""
+    evidence, _ = linear_evidence()
+    width = 2.0 ** (torch.arange(64.0) % 16 - 6).view(64, 1, 1)  # by powers of two nothing is rounded
+    rows = as_table(evidence, offset * width * torch.randn(64, 1, 1, generator=stream(2)), width)
+    expected, found = (Boundary(queries=1000)(one).scores for one in (evidence, rows))
+    if offset == 0:
+        assert torch.equal(found, expected)
+    right = expected > 0
+    assert torch.equal(found > 0, right)
+    assert float((found / expected)[right].log().median().abs()) < 0.05
+
+
+def test_a_feature_that_never_changes_is_left_as_it_is() -> None:
+    evidence, _ = linear_evidence()
+    low, width = torch.full((64, 1, 1), -3.0), torch.full((64, 1, 1), 4.0)
+    width[10:] = 0
+    asked: list[Tensor] = []
+    table = as_table(evidence, low, width).oracle
+    assert table is not None
+    labels = table.labels
+
+    def noted(rows: Tensor) -> Tensor:
+        asked.append(rows)
+        return labels(rows)
+
+    told = labels(table.read(torch.arange(60)))
+    logits = torch.nn.functional.one_hot(told, 3)[:, None].float()
+    held = Evidence(target=Answers(logits), labels=told, oracle=replace(table, labels=noted))
+    found = Boundary(queries=300)(held).scores
+    assert bool((torch.cat(asked)[:, 10:] == -3).all())
+    assert len(torch.cat(asked)[:, :10].unique()) > 1000
+    assert float(found.max()) <= math.sqrt(10)
+    one = replace(held, oracle=replace(table, labels=lambda rows: torch.full((len(rows),), int(told[0]))))
+    assert Boundary(queries=300)(one.at(torch.tensor([0]))).scores.item() == pytest.approx(math.sqrt(10))
 
 
 def test_a_target_that_says_one_thing_is_as_far_as_the_box_is_wide() -> None:

@@ -47,7 +47,7 @@ ROWS: dict[str, Row] = {
     "samia": Row(LEARNED),
     "lira": Row(),  # eight references say little of two distributions an example; its own tests have 64
     "rmia": Row(),  # likewise
-    "boundary": Row(arguments={"queries": 150, "pictures": 40}),  # labels tell less than log odds
+    "boundary": Row(arguments={"queries": 100}),  # labels tell less than log odds
     "boundary-augmentation": Row(),
 }
 

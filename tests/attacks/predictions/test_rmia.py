@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,8 @@ def test_what_it_refuses(bad: dict[str, float]) -> None:
 
 def test_gamma_needs_non_members_that_are_known() -> None:
     assert RMIA(gamma=2.0).needs == {"references", "known"}
-    assert RMIA().needs == {"references"}
+    assert RMIA().needs == replace(RMIA(gamma=2.0), gamma=None).needs == {"references"}
+    with pytest.raises(ConfigError, match="RMIA needs examples whose membership the adversary knows"):
+        RMIA(gamma=2.0)(replace(memorizing(40).evidence, known=None))
     with pytest.raises(DataError, match="expected non-members to compare with, found none"):
         rmia_scores(torch.zeros(3), torch.zeros(0), 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from membership_toys import Toy, gaussian
 from sfumato import registry
 from sfumato.attacks.predictions import threshold
 from sfumato.attacks.predictions.base import Answers, Evidence
-from sfumato.attacks.predictions.threshold import STATISTICS, Gap, Statistic, Threshold, best_threshold, class_thresholds
+from sfumato.attacks.predictions.threshold import STATISTICS, Gap, Statistic, Teacher, Threshold, best_threshold, class_thresholds
 from sfumato.errors import ConfigError, DataError
 
 
@@ -76,8 +77,8 @@ def test_the_gap_attack_sees_labels_and_looks_at_the_example_itself() -> None:
 
 @pytest.mark.parametrize("name", ["loss", "confidence", "entropy", "modified-entropy"])
 def test_each_number_has_a_name(name: str) -> None:
-    made = registry.create("attacks", name, {"per_class": True})
-    assert made == Threshold(statistic=name.replace("-", "_"), per_class=True)  # type: ignore[arg-type]
+    made = registry.create("attacks", name, {"per_class": True, "thresholds": "known"})
+    assert made == Threshold(statistic=name.replace("-", "_"), per_class=True, thresholds="known")  # type: ignore[arg-type]
 
 
 def balanced_accuracy(scores: Tensor, member: Tensor, at: float) -> float:
@@ -105,6 +106,11 @@ def test_the_threshold_of_inverted_scores_takes_all_or_none() -> None:
     assert best_threshold(scores, member) == 1.0
 
 
+@pytest.mark.parametrize("member", [True, False])
+def test_a_threshold_of_one_side_is_finite(member: bool) -> None:
+    assert 1 <= best_threshold(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([member] * 3)) <= 3
+
+
 def test_each_class_has_its_own_threshold() -> None:
     scores = torch.tensor([0.0, 1.0, 10.0, 11.0])
     found = class_thresholds(scores, torch.tensor([0, 0, 2, 2]), torch.tensor([False, True, False, True]), 3)
@@ -124,18 +130,20 @@ def with_hard_classes(toy: Toy) -> Toy:
     return replace(toy, evidence=replace(toy.evidence, target=eased(toy.evidence.target), references=references))
 
 
-@pytest.mark.parametrize("models", [4, 0], ids=["references", "known"])
-def test_a_threshold_for_each_class_is_better_where_classes_differ(models: int) -> None:
-    toy = with_hard_classes(gaussian(models=models))
-    together, apart = (Threshold(per_class=per_class)(toy.evidence).scores[toy.asked] for per_class in (False, True))
+@pytest.mark.parametrize("thresholds", get_args(Teacher))
+def test_a_threshold_for_each_class_is_better_where_classes_differ(thresholds: Teacher) -> None:
+    toy = with_hard_classes(gaussian(models=4))
+    kinds = [Threshold(per_class=per_class, thresholds=thresholds) for per_class in (False, True)]
+    together, apart = (attack(toy.evidence).scores[toy.asked] for attack in kinds)
     member, optimum = toy.member[toy.asked], toy.optimum[toy.asked]
     best = balanced_accuracy(optimum, member, 1.0)  # halfway between the means of non-members and members
     assert balanced_accuracy(together, member, best_threshold(together, member)) < 0.75 * best
     assert balanced_accuracy(apart, member, 0.0) > 0.97 * best
 
 
-def test_reference_models_choose_the_thresholds_where_there_are_some() -> None:
-    toy = gaussian(200, models=3)
+@pytest.mark.parametrize("models", [1, 3])
+def test_reference_models_choose_the_thresholds(models: int) -> None:
+    toy = gaussian(200, models=models)
     references, labels = toy.evidence.references, toy.evidence.labels
     assert references is not None
     scores = torch.stack([threshold.loss_of(one.logits, labels)[:, 0] for one in references.answers])
@@ -147,6 +155,18 @@ def test_reference_models_choose_the_thresholds_where_there_are_some() -> None:
             assert torch.allclose(found[own], threshold.loss_of(toy.evidence.target.logits, labels)[own, 0] - at)
 
 
+def test_known_examples_choose_the_thresholds_where_it_is_told_so() -> None:
+    toy = gaussian(200, models=3)
+    labels, known = toy.evidence.labels, toy.evidence.known
+    assert known is not None
+    scores = threshold.loss_of(toy.evidence.target.logits, labels)[:, 0]
+    for references in (toy.evidence.references, None):
+        found = Threshold(per_class=True, thresholds="known")(replace(toy.evidence, references=references)).scores
+        for place in range(4):
+            own, told = labels == place, (labels == place) & (known >= 0)
+            assert torch.allclose(found[own], scores[own] - best_threshold(scores[told], known[told] == 1))
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_class_of_one_side_is_named(side: int) -> None:
     toy = gaussian(200, models=0)
@@ -155,19 +175,31 @@ def test_a_class_of_one_side_is_named(side: int) -> None:
     hidden = (toy.evidence.labels == 2) & (known == side)
     counts = [int(((toy.evidence.labels == 2) & (known == other) & ~hidden).sum()) for other in (1, 0)]
     with pytest.raises(DataError, match=f"2 non-members of class 2, found {counts[0]} and {counts[1]}"):
-        Threshold(per_class=True)(replace(toy.evidence, known=torch.where(hidden, -1, known)))
+        Threshold(per_class=True, thresholds="known")(replace(toy.evidence, known=torch.where(hidden, -1, known)))
 
 
 def test_a_class_that_nobody_is_known_of_is_named() -> None:
     toy = gaussian(200, models=0)
     assert toy.evidence.known is not None
+    known = torch.where(toy.evidence.labels == 3, -1, toy.evidence.known)
     with pytest.raises(DataError, match="of class 3, found 0 and 0"):
-        Threshold(per_class=True)(replace(toy.evidence, known=torch.where(toy.evidence.labels == 3, -1, toy.evidence.known)))
+        Threshold(per_class=True, thresholds="known")(replace(toy.evidence, known=known))
 
 
-def test_thresholds_need_something_to_be_chosen_by() -> None:
-    with pytest.raises(ConfigError, match="found neither"):
-        Threshold(per_class=True)(replace(gaussian(40).evidence, references=None, known=None))
+def test_thresholds_of_classes_need_what_they_are_chosen_by() -> None:
+    evidence = gaussian(40).evidence
+    assert Threshold().needs == Threshold(thresholds="known").needs == frozenset()
+    assert Threshold(per_class=True).needs == {"references"}
+    with pytest.raises(ConfigError, match="at least 1 reference models, found 0"):
+        Threshold(per_class=True)(replace(evidence, references=None))
+    assert Threshold(per_class=True, thresholds="known").needs == {"known"}
+    with pytest.raises(ConfigError, match="examples whose membership the adversary knows, found none"):
+        Threshold(per_class=True, thresholds="known")(replace(evidence, known=None))
+
+
+def test_an_unknown_teacher_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'references'"):
+        Threshold(thresholds="reference")  # type: ignore[arg-type]
 
 
 def test_an_unknown_number_is_refused() -> None:

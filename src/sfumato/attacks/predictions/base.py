@@ -91,14 +91,17 @@ class Oracle:
     """A target that answers about changed pictures of the N examples; it counts.
 
     Attributes:
-        labels: from x, float32 (n, C, H, W) in [0, 1], to classes, (n,) int64.
+        labels: from x, float32 (n, C, H, W) in the box, to classes, (n,) int64.
         read: from the places of examples, (n,) int64, to x, float32 (n, C, H, W).
         classes: how many.
+        box: the lowest and the highest that x may be: numbers, or (C, H, W) each for bounds of every feature, as the rows of a
+            table have them; on the device of x.
     """
 
     labels: Callable[[Tensor], Tensor]
     read: Callable[[Tensor], Tensor]
     classes: int
+    box: tuple[float, float] | tuple[Tensor, Tensor] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +162,16 @@ class MembershipAttack(ABC):
 
     Attributes:
         access: what it may see: "labels" or "logits".
-        needs: what it asks for beside the target's answers.
         least: how many reference models it needs at least, where it needs any.
     """
 
     access: ClassVar[Access] = "logits"
-    needs: ClassVar[frozenset[Need]] = frozenset()
     least: ClassVar[int] = 2
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it asks for beside the target's answers; an audit gives it no other references and known examples."""
+        return frozenset()
 
     @property
     def limit(self) -> int | None:

@@ -8,7 +8,8 @@ li2021decision (the boundary attack); the search: see `sfumato.attacks.predictio
 Equations: score = |x - nearest x' with another label|_2, 0 where x itself has one -> Boundary.score;
     score = share of views whose label is right -> views_right
 Departures: choquette2021labelonly trains a net on the labels of the views, on a shadow model; here they are counted, which needs
-none. Its views are rotations and translations; here they are those of `sfumato.data.views`.
+none. Its views are rotations and translations; here they are those of `sfumato.data.views`. Distances are in units of the box: a
+row of a table is scaled so that each of its features ranges over [0, 1], since units of all kinds do not add up.
 """
 
 from __future__ import annotations
@@ -29,15 +30,13 @@ from sfumato.types import Images
 class Boundary(MembershipAttack):
     """Measure how far each example is from what the target calls something else, asking for labels.
 
-    It asks thousands of questions about an example, and therefore about some of them only: an audit gives it no more. Where it is
-    given more, what is not asked about is scored by its label: 0 where it is wrong, as for all others, and the median distance
-    where it is right. Such scores tell members from non-members as the gap attack does, and no better.
+    It asks thousands of questions about an example that the target names right, and none about the others, whose score is 0. An
+    audit therefore gives it some examples only.
 
     Args:
         queries: asked about each example, at most; at least 100.
-        pictures: how many examples are asked about: a random choice of those that the target names right, among those that the
-            adversary does not know if it knows some.
-        starts: how many examples, at most, a search may start from.
+        pictures: how many examples an audit gives it, half of them members.
+        starts: how many of these, at most, a search may start from.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -66,44 +65,41 @@ class Boundary(MembershipAttack):
             raise ConfigError(f"pictures must be at least 1 and starts at least 0, got {self.pictures} and {self.starts}")
 
     def score(self, evidence: Evidence) -> Tensor:
-        """Return the distances, in units of x."""
+        """Return the distances, in units of the box; its diameter where nothing else is found."""
         told = evidence.target.logits[:, 0].argmax(-1)
-        right = told == evidence.labels
-        scores = torch.zeros(len(right), dtype=torch.float64)
-        chosen = self._choose(evidence, right)
-        if len(chosen):
+        right = (told == evidence.labels).nonzero()[:, 0]
+        scores = torch.zeros(len(told), dtype=torch.float64)
+        if len(right):
             oracle = evidence.oracle
             assert oracle is not None  # noqa: S101 -- needs says so
-            found = self._distances(oracle, evidence, chosen, told).double().cpu()
-            scores[right.cpu()] = found.median()
-            scores[chosen.cpu()] = found
+            scores[right.cpu()] = self._distances(oracle, evidence, right, told).double().cpu()
         return scores
 
-    def _choose(self, evidence: Evidence, right: Tensor) -> Tensor:
-        """Return the places of the examples to ask about, (M,), int64, in order."""
-        asked = right if evidence.known is None else right & (evidence.known.to(right.device) < 0)
-        places = asked.nonzero()[:, 0].cpu()
-        order = torch.randperm(len(places), generator=generator(evidence.seed, "boundary", "pictures"))
-        return places[order[: self.pictures].sort().values].to(right.device)
-
-    def _distances(self, oracle: Oracle, evidence: Evidence, chosen: Tensor, told: Tensor) -> Tensor:
-        """Return how far each chosen example is, (M,): the diameter of [0, 1]^d where nothing else is found."""
+    def _distances(self, oracle: Oracle, evidence: Evidence, right: Tensor, told: Tensor) -> Tensor:
+        """Return how far each example that is named right is from what is not, (M,)."""
         order = torch.randperm(len(told), generator=generator(evidence.seed, "boundary", "starts"))
         starts = order[: self.starts].sort().values.to(told.device)
-        x, labels = oracle.read(chosen), evidence.labels[chosen]
+        x, labels = oracle.read(right), evidence.labels[right]
+        low, high = (torch.as_tensor(end, dtype=x.dtype, device=x.device).expand(x.shape[1:]) for end in oracle.box)
+        width = high - low
+        moves = width > 0
+
+        def unit(some: Images) -> Images:
+            return (some - low) / width.where(moves, 1)
 
         def other(asked: Images, place: Tensor) -> Tensor:
-            return (oracle.labels(asked).to(labels.device) != labels[place.to(labels.device)]).to(asked.device)
+            return (oracle.labels(low + width * asked).to(labels.device) != labels[place.to(labels.device)]).to(asked.device)
 
         found = boundary_distances(
-            x,
+            unit(x),
             other,
-            examples=oracle.read(starts),
+            examples=unit(oracle.read(starts)),
             wrong=(told[starts] != labels[:, None]).to(x.device),
             queries=self.queries,
             generator=generator(evidence.seed, "boundary", "noise", device=x.device),
+            fixed=~moves,
         )
-        return found.clamp_max(x[0].numel() ** 0.5)
+        return found.clamp_max(int(moves.sum()) ** 0.5)
 
 
 @dataclass(kw_only=True)

@@ -53,6 +53,7 @@ class _Search:
         stream: of the noise, on the device of x.
         at: (M, d): the nearest points found that are called something else.
         distance: (M,): how far they are, L2; inf where there is none.
+        high: (d,): the highest that each number may be; the lowest is 0.
         asked: queries of each picture so far, at most.
     """
 
@@ -62,6 +63,7 @@ class _Search:
     stream: torch.Generator
     at: Tensor
     distance: Tensor
+    high: Tensor
     asked: int = 0
 
     @property
@@ -73,6 +75,10 @@ class _Search:
     def halvings(self) -> int:
         """How many queries a binary search takes."""
         return math.ceil(-math.log2(self.theta))
+
+    def clamped(self, points: Tensor) -> Tensor:
+        """Return the points of the box that are nearest to some, (..., d)."""
+        return points.clamp_min(0).minimum(self.high)
 
     def ask(self, points: Tensor, place: Tensor, *, each: int = 1) -> Tensor:
         """Ask about points near some pictures, `each` of them near each picture, (n,) bool."""
@@ -101,7 +107,14 @@ class _Search:
 
 
 def boundary_distances(
-    x: Images, other: Adversarial, *, examples: Images, wrong: Tensor, queries: int, generator: torch.Generator
+    x: Images,
+    other: Adversarial,
+    *,
+    examples: Images,
+    wrong: Tensor,
+    queries: int,
+    generator: torch.Generator,
+    fixed: Tensor | None = None,
 ) -> Tensor:
     """Return an upper bound of how far each picture is from what is called something else.
 
@@ -112,6 +125,7 @@ def boundary_distances(
         wrong: (M, P), bool: whether the target takes an example for another class than that of a picture.
         queries: how many `other` answers about each picture, at most; at least 100.
         generator: of the noise, on the device of x.
+        fixed: (C, H, W), bool: what is 0 in all pictures and stays so; None moves everything.
 
     Returns:
         (M,), float32: L2, in units of x; inf where nothing is found that is called something else.
@@ -125,7 +139,8 @@ def boundary_distances(
         True
     """
     rows = x.flatten(1)
-    search = _Search(rows, other, x.shape[1:], generator, rows.clone(), rows.new_full((len(x),), torch.inf))
+    high = rows.new_ones(rows.shape[1]) if fixed is None else 1 - fixed.flatten().to(rows)
+    search = _Search(rows, other, x.shape[1:], generator, rows.clone(), rows.new_full((len(x),), torch.inf), high)
     _start(search, examples.flatten(1), wrong)
     place = search.distance.isfinite().nonzero()[:, 0]
     for number in range(1, queries):
@@ -145,7 +160,8 @@ def _start(search: _Search, examples: Tensor, wrong: Tensor) -> None:
         search.approach(examples[apart.argmin(1)], place)
     noise, lack = torch.empty_like(search.x), torch.arange(len(search.x), device=search.x.device)
     for _ in range(TRIES):
-        noise[lack] = torch.rand(noise[lack].shape, generator=search.stream, device=noise.device, dtype=noise.dtype)
+        drawn = torch.rand(noise[lack].shape, generator=search.stream, device=noise.device, dtype=noise.dtype)
+        noise[lack] = search.clamped(drawn)
         lack = lack[~search.ask(noise[lack], lack)]
         if not len(lack):
             break
@@ -162,7 +178,7 @@ def _direction(search: _Search, place: Tensor, neighbors: int) -> Tensor:
     per = max(ELEMENTS // at.numel(), 1)
     for count in [per] * (neighbors // per) + [neighbors % per] * bool(neighbors % per):
         drawn = torch.randn(count, *at.shape, generator=search.stream, device=at.device, dtype=at.dtype)
-        moved = (at + delta * F.normalize(drawn, dim=2)).clamp(0, 1)
+        moved = search.clamped(at + delta * F.normalize(drawn, dim=2))
         u = (moved - at) / delta  # what is left inside the box
         phi = 2 * search.ask(moved.flatten(0, 1), place.repeat(count), each=count).view(count, -1).to(at.dtype) - 1
         plain += u.sum(0)
@@ -179,7 +195,7 @@ def _jump(search: _Search, place: Tensor, direction: Tensor, step: Tensor) -> tu
         lack = (~there).nonzero()[:, 0]
         if not len(lack):
             break
-        jumped[lack] = (at[lack] + step[lack, None] * direction[lack]).clamp(0, 1)
+        jumped[lack] = search.clamped(at[lack] + step[lack, None] * direction[lack])
         there[lack] = search.ask(jumped[lack], place[lack])
         step = step / 2
     return jumped, there

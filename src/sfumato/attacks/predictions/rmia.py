@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.attacks.predictions.base import Evidence, MembershipAttack, true_log_odds
+from sfumato.attacks.predictions.base import Evidence, MembershipAttack, Need, true_log_odds
 from sfumato.errors import ConfigError, DataError
 
 
@@ -47,7 +47,6 @@ class RMIA(MembershipAttack):
         RMIA(online=True, a=0.3, gamma=None)
     """
 
-    needs = frozenset({"references"})
     least = 1
 
     online: bool = True
@@ -59,9 +58,11 @@ class RMIA(MembershipAttack):
             raise ConfigError(f"a must be in [0, 1], got {self.a}; 0.3 suits nets that memorize, 1 those that do not")
         if self.gamma is not None and not 0 < self.gamma < math.inf:
             raise ConfigError(f"gamma must be a positive number, got {self.gamma}; leave it out to score by the ratio")
-        if self.gamma is not None:
-            # of this attack, not of its class: without gamma nobody need be known
-            object.__setattr__(self, "needs", self.needs | {"known"})
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Reference models; with `gamma` non-members that it knows, too."""
+        return frozenset({"references"}) if self.gamma is None else frozenset({"references", "known"})
 
     def score(self, evidence: Evidence) -> Tensor:
         """Return log r_x, or the share of the known non-members that the example dominates."""

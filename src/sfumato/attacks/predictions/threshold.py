@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from sfumato.arguments import require_choice
-from sfumato.attacks.predictions.base import Evidence, MembershipAttack
-from sfumato.attacks.predictions.learning import Lessons, from_known, from_references
-from sfumato.errors import ConfigError
+from sfumato.attacks.predictions.base import Evidence, MembershipAttack, Need
+from sfumato.attacks.predictions.learning import from_known, from_references
+from sfumato.metrics.roc import operating_points
 
 Statistic = Literal["loss", "entropy", "modified_entropy", "confidence"]
 """The number: cross-entropy; entropy, which needs no label; entropy that knows the label; probability of the true class."""
+Teacher = Literal["references", "known"]
+"""What the thresholds of classes are chosen by: reference models, or examples whose membership the adversary knows."""
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,11 +91,11 @@ class Threshold(MembershipAttack):
 
     Args:
         statistic: the number.
-        per_class: subtract the threshold of the example's class. Reference models choose it; where there are none, the examples
-            that the adversary knows.
+        per_class: subtract the threshold of the example's class.
+        thresholds: what those are chosen by; without `per_class` it does not count.
 
     Raises:
-        ConfigError: there is no such statistic; when called with `per_class`, nothing is there to choose by.
+        ConfigError: there is no such statistic or teacher; when called with `per_class`, what it is to choose by is not there.
         DataError: when called, a class has fewer than 2 members or 2 non-members to choose by.
 
     Example:
@@ -103,18 +105,27 @@ class Threshold(MembershipAttack):
         tensor([-0.0486, -3.0486], dtype=torch.float64)
     """
 
+    least = 1
+
     statistic: Statistic = "loss"
     per_class: bool = False
+    thresholds: Teacher = "references"
 
     def __post_init__(self) -> None:
         require_choice("statistic", self.statistic, get_args(Statistic))
+        require_choice("thresholds", self.thresholds, get_args(Teacher))
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the thresholds of classes are chosen by, where it has some."""
+        return frozenset({self.thresholds}) if self.per_class else frozenset()
 
     def score(self, evidence: Evidence) -> Tensor:
         """Return the mean of the number over views, less the threshold of the class where there is one."""
         found = self._mean(evidence.target.logits, evidence.labels)
         if not self.per_class:
             return found
-        lessons = _lessons(evidence)
+        lessons = from_references(evidence) if self.thresholds == "references" else from_known(evidence)
         lessons.require(f"a {self.statistic} threshold for each class", evidence.labels)
         scores = torch.cat([self._mean(answers.logits, lessons.labels) for answers in lessons.references.answers])
         labels = lessons.labels.repeat(len(lessons.references))
@@ -143,36 +154,37 @@ class Gap(MembershipAttack):
         return (evidence.target.logits[:, 0].argmax(-1) == evidence.labels).double()
 
 
-def loss(*, per_class: bool = False) -> Threshold:
+def loss(*, per_class: bool = False, thresholds: Teacher = "references") -> Threshold:
     """Return the attack by the loss.
 
     Args:
-        per_class: subtract the threshold of the example's class; likewise for the three below.
+        per_class: see `Threshold`; likewise thresholds, and for the three below.
+        thresholds: what those of classes are chosen by.
     """
-    return Threshold(statistic="loss", per_class=per_class)
+    return Threshold(statistic="loss", per_class=per_class, thresholds=thresholds)
 
 
-def entropy(*, per_class: bool = False) -> Threshold:
+def entropy(*, per_class: bool = False, thresholds: Teacher = "references") -> Threshold:
     """Return the attack by the entropy."""
-    return Threshold(statistic="entropy", per_class=per_class)
+    return Threshold(statistic="entropy", per_class=per_class, thresholds=thresholds)
 
 
-def modified_entropy(*, per_class: bool = False) -> Threshold:
+def modified_entropy(*, per_class: bool = False, thresholds: Teacher = "references") -> Threshold:
     """Return the attack by the modified entropy."""
-    return Threshold(statistic="modified_entropy", per_class=per_class)
+    return Threshold(statistic="modified_entropy", per_class=per_class, thresholds=thresholds)
 
 
-def confidence(*, per_class: bool = False) -> Threshold:
+def confidence(*, per_class: bool = False, thresholds: Teacher = "references") -> Threshold:
     """Return the attack by the probability of the true class."""
-    return Threshold(statistic="confidence", per_class=per_class)
+    return Threshold(statistic="confidence", per_class=per_class, thresholds=thresholds)
 
 
 def best_threshold(scores: Tensor, member: Tensor) -> float:
     """Return the threshold that tells members from the others best, by (TPR + TNR) / 2, with one sort.
 
     Args:
-        scores: (n,), float64, finite; a score at the threshold or above is taken for a member's.
-        member: (n,), bool, of both kinds.
+        scores: (n,), float64, finite, n > 0; a score at the threshold or above is taken for a member's.
+        member: (n,), bool.
 
     Returns:
         A number between two scores; the lowest score where taking all for members is best. Of several, the highest.
@@ -181,14 +193,10 @@ def best_threshold(scores: Tensor, member: Tensor) -> float:
         >>> best_threshold(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([False, False, True]))
         3.0
     """
-    scores, order = scores.sort(descending=True)
-    inside = member[order].double()
-    found = inside.cumsum(0) / inside.sum() - (1 - inside).cumsum(0) / (1 - inside).sum()
-    # Equal scores go together: only after the last of them can a threshold lie.
-    ends = torch.cat([scores[1:] < scores[:-1], scores.new_ones(1, dtype=torch.bool)])
-    place = int(found.where(ends, -torch.inf).argmax())
-    below = scores[min(place + 1, len(scores) - 1)]
-    return ((scores[place] + below) / 2).item()
+    points = operating_points(scores, member)
+    # Infinity could not be subtracted: the first point, which takes nobody, is no better than the last, which takes all.
+    place = 1 + int(points.gain[1:].argmax())
+    return max(points.between(place), points.thresholds[-1].item())
 
 
 def class_thresholds(scores: Tensor, labels: Tensor, member: Tensor, classes: int) -> Tensor:
@@ -201,22 +209,9 @@ def class_thresholds(scores: Tensor, labels: Tensor, member: Tensor, classes: in
         classes: how many.
     """
     order, counts = labels.argsort(stable=True), labels.bincount(minlength=classes).tolist()
-    member = member.to(scores.device)
-    parts = zip(scores[order].split(counts), member[order].split(counts), strict=True)
+    parts = zip(scores[order].split(counts), member.to(order.device)[order].split(counts), strict=True)
     best = [best_threshold(*part) if count else 0.0 for part, count in zip(parts, counts, strict=True)]
     return torch.tensor(best, dtype=torch.float64)
-
-
-def _lessons(evidence: Evidence) -> Lessons:
-    """Return what thresholds are chosen by."""
-    if evidence.references is not None and len(evidence.references):
-        return from_references(evidence)
-    if evidence.known is not None:
-        return from_known(evidence)
-    raise ConfigError(
-        "a threshold for each class needs reference models or examples whose membership the adversary knows, found neither; "
-        "train some with references = 16, set known to their share, or leave out per_class"
-    )
 
 
 def _place(labels: Tensor, logits: Tensor) -> Tensor:
