@@ -113,6 +113,14 @@ def test_an_oracle_answers_with_labels_of_changed_pictures(game: sf.Game) -> Non
     assert asked.labels(x).tolist() == target.eval()(x).argmax(1).tolist()
 
 
+def test_the_box_of_an_oracle_is_that_of_pictures_or_of_a_tables_features(game: sf.Game) -> None:
+    target = Target(sf.whole(small_net()), sf.Compose())
+    assert oracle(target, game.pool, classes=2).box == (0.0, 1.0)
+    rows = torch.tensor([[-3.0, 5.0], [2.0, 5.0]])[:, :, None, None]
+    table = oracle(target, ResidentPictures(rows, torch.arange(2)), classes=2)
+    assert [bound.flatten().tolist() for bound in table.box] == [[-3.0, 5.0], [2.0, 5.0]]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_references_are_the_training_of_their_halves(game: sf.Game, workers: int) -> None:
     found = sf.train_references(training, game, count=2, views=2, seed=5, workers=workers)

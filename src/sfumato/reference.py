@@ -118,7 +118,16 @@ def oracle(target: Target, pictures: Pictures, *, classes: int, seed: int = 0) -
         labels=lambda x: seen.labels(x).cpu(),
         read=lambda index: as_images(resident.read(index), target.device),
         classes=classes,
+        box=_box(resident),
     )
+
+
+def _box(pictures: Pictures) -> tuple[float, float] | tuple[Tensor, Tensor]:
+    """Return between what x lies: 0 and 1 of pictures, the extremes of each feature of a table, or of floats of any range."""
+    if not pictures.read(torch.arange(1)).is_floating_point():
+        return 0.0, 1.0
+    every = pictures.read(torch.arange(len(pictures)))
+    return every.amin(0), every.amax(0)
 
 
 def train_references(
