@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from example_audits import COMPRESSED, REFUSED, asked, audit, before_and_after, bound, inference, membership, near, turned
-from sfumato.membership_verdict import membership_alone, membership_compared, membership_verdict, over_models
+from sfumato.membership_verdict import beyond, membership_alone, membership_compared, membership_verdict, over_models
 from sfumato.types import Audit, Bound, Interval, Membership
 from sfumato.verdict import verdict
 
@@ -258,3 +258,13 @@ def test_predictions_that_only_one_audit_asked_about_are_not_compared() -> None:
 
 def test_no_head_is_told_of_where_nothing_is_split() -> None:
     assert not [told for told in verdict(pair(weak(), "MinMax()")) if "head" in told]
+
+
+@pytest.mark.parametrize(("attacks", "sure"), [(1, True), (3, True), (7, False)])
+def test_the_best_of_many_attacks_must_be_further_from_a_guess(attacks: int, sure: bool) -> None:
+    assert beyond(Interval(0.55, 0.51, 0.59), 0.5, attacks) == sure
+
+
+def test_bonferronis_factor_is_that_of_the_tables() -> None:
+    assert beyond(Interval(1.0, 0.0, 1.0), -0.31, 5) is False  # z at 0.995 over z at 0.975 is 2.576 / 1.960 = 1.314
+    assert beyond(Interval(1.0, 0.0, 1.0), -0.32, 5)

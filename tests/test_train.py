@@ -369,3 +369,10 @@ def test_streamed_pictures_train_to_the_bits_of_resident_ones(small_split: sf.Sp
     data = blobs.with_parts(private=streamed)
     settings = Train(epochs=1, batch_size=32)
     assert equal(trained(small_split, data, settings), trained(small_split, blobs, settings))
+
+
+def test_a_module_that_is_not_cut_is_trained_whole(blobs: Data) -> None:
+    net = sf.build_model("lenet5", classes=2, shape=(1, 8, 8))
+    plain, cut = (sf.harden(one, blobs, epochs=1) for one in (net, sf.whole(net)))
+    assert plain.split.at == ""
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), cut.state_dict().values(), strict=True))

@@ -223,7 +223,7 @@ def assemble_audit(
         seeds=tuple(seeds),
         versions=versions(),
         hardware="; ".join(dict.fromkeys(found.hardware for found in findings)) or hardware(target.device),
-        certificates=certificates,
+        certificates=(*certificates, *(target.defense.certificates if isinstance(target.defense, Defense) else ())),
         task=data.task,
         utility=utility,
         membership=membership,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 from sfumato.membership_tables import in_turn, judged, named, share_of, show_bound
 from sfumato.tables import show_interval, show_number, show_share
@@ -46,7 +47,7 @@ def membership_alone(membership: Membership, on: str = "") -> list[str]:
     if strongest is None:
         return ["No attack was run on the predictions: this audit says nothing about who can be told to have been trained on."]
     return [
-        *_found(strongest, on),
+        *_found(strongest, on, len(judged(membership))),
         *_finds_more(membership, strongest),
         _yardstick(membership),
         *over_models([""], [membership]),
@@ -54,14 +55,35 @@ def membership_alone(membership: Membership, on: str = "") -> list[str]:
     ]
 
 
-def _found(result: MembershipResult, on: str) -> list[str]:
+def _found(result: MembershipResult, on: str, attacks: int) -> list[str]:
     auc = f"AUC {show_interval(result.auc, '.3f')}"
-    guess = "where 0.5 is a guess" if result.auc.low > 0.5 else "which is no better than a guess"
+    guess = "where 0.5 is a guess"
+    if not beyond(result.auc, 0.5, attacks):
+        guess = "which is no better than a guess" + (f" where the best of {attacks} was picked" if result.auc.low > 0.5 else "")
     if result.tpr_at_1.value is None:
         refused = _refused("1 %", result.tpr_at_1)
         return [f"The strongest attack{on} ({named(result)}) tells members from non-members with {auc}, {guess}.", refused]
     share = show_bound(result.tpr_at_1, ".1f")
     return [f"The strongest attack{on} ({named(result)}) finds {share} of the members at 1 % false alarms; {auc}, {guess}."]
+
+
+def beyond(found: Interval, bound: float, attacks: int) -> bool:
+    """Return whether the best of several attacks is above a bound, at 95 % confidence for all of them together.
+
+    The interval is widened as Bonferroni's correction of a normal one is: the largest of several numbers is larger than one.
+
+    Args:
+        found: of that attack by itself.
+        bound: to be above.
+        attacks: how many there were to pick from.
+
+    Example:
+        >>> beyond(Interval(0.54, 0.505, 0.575), 0.5, 1), beyond(Interval(0.54, 0.505, 0.575), 0.5, 7)
+        (True, False)
+    """
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - 0.025 / max(1, attacks)) / normal.inv_cdf(0.975)
+    return found.value - wider * (found.value - found.low) > bound
 
 
 def _refused(alarms: str, bound: Bound) -> str:
@@ -121,7 +143,8 @@ def _finds_more(membership: Membership, strongest: MembershipResult) -> list[str
 
 def _yardstick(membership: Membership) -> str:
     """Hold the attacks against the one that needs nothing but the label."""
-    better = [result for result in judged(membership) if result.balanced_accuracy.low > membership.gap]
+    attacks = judged(membership)
+    better = [result for result in attacks if beyond(result.balanced_accuracy, membership.gap, len(attacks))]
     free = (
         "Whoever takes for a member what the target names right already reaches balanced accuracy "
         f"{show_number(100 * membership.gap, '.1f')} % (the gap attack)"

@@ -157,6 +157,8 @@ def _pictures(examples: Examples) -> Pictures:
     if isinstance(examples, Pictures):
         return examples
     x, y = examples
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise DataError(f"examples must be tensors (x, y), got {type(x).__name__} and {type(y).__name__}; see torch.from_numpy")
     if x.is_floating_point() and x.ndim == 4:
         if bad := int((~x.isfinite()).sum()):
             raise DataError(f"examples must be finite, found {bad} numbers that are not; leave such examples out")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato import checkpoint as checkpoints
 from sfumato.checkpoint import EpochFacts
@@ -27,14 +27,14 @@ from sfumato.models.resolve import check_model
 from sfumato.modules import device_of
 from sfumato.seeds import ambient
 from sfumato.settings import Train
-from sfumato.split import Split
+from sfumato.split import Split, whole
 from sfumato.target import Target
 from sfumato.task import Task, task_for
 from sfumato.types import Watch
 
 
 def harden(
-    target: Split | Target,
+    target: Split | Target | nn.Module,
     data: Data,
     *,
     defenses: Sequence[Defense] = (),
@@ -47,7 +47,8 @@ def harden(
     """Train a split model with defenses; without any, just train it.
 
     Args:
-        target: what to train, from the weights that it has. It is copied, not changed.
+        target: what to train, from the weights that it has: a split model, or any module, which is left whole. It is copied, not
+            changed.
         data: the pictures; the `private` part is trained on.
         defenses: what to add, in the order in which they see the features.
         epochs: passes over the pictures; as `train` says where None.
@@ -81,11 +82,11 @@ def harden(
     return assembled
 
 
-def assemble(target: Split | Target, data: Data, defenses: Sequence[Defense], *, seed: int) -> Target:
+def assemble(target: Split | Target | nn.Module, data: Data, defenses: Sequence[Defense], *, seed: int) -> Target:
     """Return a copy of a target with defenses added and prepared, ready to be trained or to take weights.
 
     Args:
-        target: a split model, or a target that has defenses already.
+        target: a split model, a target that has defenses already, or a whole model.
         data: the pictures.
         defenses: what to add; they are copied.
         seed: of the weights that defenses add.
@@ -95,6 +96,7 @@ def assemble(target: Split | Target, data: Data, defenses: Sequence[Defense], *,
         ModelError: the model does not take the pictures, or has another number of outputs than the data has classes.
     """
     target, added = copy.deepcopy(target), copy.deepcopy(tuple(defenses))
+    target = target if isinstance(target, Split | Target) else whole(target)
     split, present = (target.split, [target.defense]) if isinstance(target, Target) else (target, [])
     defense = Compose(*(part for part in present if isinstance(part, Defense)), *added)
     made = Target(split, defense.to(target.device if isinstance(target, Target) else device_of(split)))

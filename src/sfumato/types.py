@@ -217,7 +217,7 @@ class Certificate:
     """A statement about every adversary that meets some assumptions, measured on the target.
 
     Attributes:
-        name: "entropy" or "fisher".
+        name: "entropy", "fisher" or "privacy".
         statement: what it says, a sentence for people.
         floor: the mean squared error over pixels in [0, 1] below which, it claims, no reconstruction gets; None where it makes no
             such claim.
@@ -356,8 +356,8 @@ class MembershipResult:
     balanced_accuracy: Interval
     advantage: Interval
     epsilon: float
-    roc: Roc
-    slices: Mapping[str, Slice] = field(default_factory=dict)
+    roc: Roc = field(repr=False)
+    slices: Mapping[str, Slice] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
     queries: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -423,3 +423,15 @@ def test_without_opacus_the_extra_is_named(small_split: Split, blobs: sf.Data, m
     monkeypatch.setitem(sys.modules, "opacus", None)
     with pytest.raises(ConfigError, match=r'dpsgd needs the extra: pip install "sfumato\[dp\]"'):
         assemble(small_split, blobs, [DPSGD()], seed=0)
+
+
+def test_an_audit_certifies_what_was_spent_and_nothing_before_training(blobs: sf.Data) -> None:
+    net = sf.build_model("lenet5", classes=2, shape=(1, 8, 8))
+    target = sf.harden(net, blobs, defenses=[DPSGD(epsilon=3.0)], epochs=2)
+    assert DPSGD(epsilon=3.0).certificates == ()
+    (found,) = target.defense.certificates
+    assert found.name == "privacy"
+    assert found.floor is None
+    assert found.values["epsilon"] == pytest.approx(3.0, abs=0.02)
+    assert found.values["delta"] == 1e-5
+    assert f"e^{found.values['epsilon']:g}" in found.statement

@@ -331,3 +331,12 @@ def test_shares_out_of_range_are_refused() -> None:
         measures.tpr_at(scores, member, 1.0)
     with pytest.raises(ConfigError, match=r"delta must be within \[0, 1\), got -0.1"):
         measures.epsilon_bound(scores, member, stream(0), delta=-0.1)
+
+
+def test_scores_of_two_values_leave_no_threshold_to_choose() -> None:
+    stream = torch.Generator().manual_seed(0)
+    member = torch.arange(40) < 20
+    for seed in range(20):
+        scores = (torch.rand(40, generator=stream) < 0.9).double()  # worse than a guess as often as better
+        taken = measures.cross_fitted(scores, member, torch.Generator().manual_seed(seed))
+        assert torch.equal(taken, scores == 1)

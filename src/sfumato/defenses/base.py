@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sfumato.data.base import Data
 from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
-from sfumato.types import Epoch, Plan, Step
+from sfumato.types import Certificate, Epoch, Plan, Step
 
 _SEEING = ("begin", "begin_epoch", "end_epoch", "before_step", "criterion", "penalty", "after_step", "finish")
 """The hooks in which a defense may depend on pictures while a model trains."""
@@ -68,6 +68,11 @@ class Defense(nn.Module):
     def separable(self) -> bool:
         """Whether training sees each picture by itself: the loss is a mean of terms of one picture, and nothing else sees any."""
         return all(getattr(type(self), hook) is getattr(Defense, hook) for hook in _SEEING)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """What the defense promises of a finished model whoever attacks it."""
+        return ()
 
     @property
     def saving(self) -> Footprint:

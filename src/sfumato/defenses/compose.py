@@ -16,7 +16,7 @@ from sfumato.errors import ConfigError, ConflictError
 from sfumato.files import under
 from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
-from sfumato.types import Epoch, Plan, Step
+from sfumato.types import Certificate, Epoch, Plan, Step
 
 
 class Compose(Defense):
@@ -86,6 +86,11 @@ class Compose(Defense):
     def updates(self) -> tuple[str, ...]:
         """The updates made for each batch: every part's phases, each once, or one named "main"."""
         return tuple(dict.fromkeys(phase for part in self for phase in part.phases)) or ("main",)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """What the parts promise, each by itself."""
+        return tuple(certificate for part in self for certificate in part.certificates)
 
     @property
     def saving(self) -> Footprint:

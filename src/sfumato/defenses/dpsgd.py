@@ -24,7 +24,7 @@ from sfumato.defenses.per_example import PerExample, private_optimizer, require_
 from sfumato.errors import ConfigError, ConflictError, ModelError
 from sfumato.models.group_norm import batch_norms, replace_batch_norms
 from sfumato.split import Split
-from sfumato.types import Plan
+from sfumato.types import Certificate, Plan
 
 _EPSILON = 6.28
 _DIGITS = 1000
@@ -95,6 +95,25 @@ class DPSGD(Defense):
         if not steps:
             return None
         return Guarantee(spent(sigma, rate, steps, self.delta), self.delta, sigma, rate, steps)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The guarantee, for reports; nothing before the first step."""
+        reached = self.guarantee
+        if reached is None:
+            return ()
+        epsilon, delta = _rounded_up(reached.epsilon), reached.delta
+        statement = (
+            f"Differential privacy: whatever came of this training is at most e^{epsilon:g} times as likely with any one picture "
+            f"among those trained on as without it, but for a probability of {delta:g}."
+        )
+        assumptions = (
+            "Nobody else knows the seed of the run, and with it the noise.",
+            "The weights that the run started from were not trained on these pictures, nor were its settings chosen by them.",
+            "Noise in floating point is as good as noise.",
+        )
+        steps = {"noise_multiplier": reached.noise_multiplier, "sampling_rate": reached.rate, "steps": float(reached.steps)}
+        return (Certificate("privacy", statement, None, {"epsilon": epsilon, "delta": delta, **steps}, assumptions),)
 
     def join(self, whole: Defense) -> None:
         """Refuse a defense that looks at pictures outside their own gradients."""

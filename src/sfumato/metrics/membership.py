@@ -125,6 +125,8 @@ def tpr_at(scores: Tensor, member: Tensor, fpr: float) -> Bound:
 def cross_fitted(scores: Tensor, member: Tensor, generator: torch.Generator) -> Tensor:
     """Decide who is a member, each example by the threshold that is best on the half it is not in.
 
+    Scores of two values leave nothing to choose: the higher takes for a member.
+
     Args:
         scores: (N,), float, finite.
         member: (N,), bool.
@@ -142,6 +144,9 @@ def cross_fitted(scores: Tensor, member: Tensor, generator: torch.Generator) -> 
         True
     """
     require_both(member)
+    lowest, highest = scores.aminmax()
+    if bool(((scores == lowest) | (scores == highest)).all()) and lowest < highest:
+        return scores.eq(highest)
     half = _half(member, generator)
     taken = torch.zeros_like(member)
     for chosen_on in (half, ~half):

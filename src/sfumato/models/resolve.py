@@ -121,10 +121,9 @@ def check_model(model: nn.Module, *, classes: int, shape: tuple[int, int, int], 
     try:
         logits = probe(model, torch.zeros(2, *shape, device=device_of(model)))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"{name} must take pictures of {_by(shape)}, but failed on two of them: {error}; "
-            "check the model's input size and channels"
-        ) from error
+        table = "a row of a table comes as (N, F, 1, 1): put nn.Flatten() first"
+        advice = table if shape[1:] == (1, 1) else "check the model's input size and channels"
+        raise ModelError(f"{name} must take pictures of {_by(shape)}, but failed on two of them: {error}; {advice}") from error
     if isinstance(logits, Tensor) and logits.shape == (2, classes) and logits.is_floating_point():
         return
     found = f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

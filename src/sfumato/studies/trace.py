@@ -13,7 +13,7 @@ Source: wang2021mcmia, Figures 2 to 5.
 Equations: none.
 Departures: the loss of an epoch has the penalties of the defenses in it. Weights are shown by the logarithm of their size, where
 a few large ones and very many small ones both have room, and without zeros. The paper trains one attack network and shows each
-of its epochs; here each point is a network of its own that stops at its epoch, with the same random numbers before it.
+of its epochs; here each point is a network of its own, trained for so many.
 """
 
 from __future__ import annotations
