@@ -19,7 +19,7 @@ from sfumato.files import read_tensors, write_tensors
 from sfumato.pipeline import audit_recipe
 from sfumato.predictions import _Play
 from sfumato.recipe import Recipe, parse_recipe
-from sfumato.report import load, save
+from sfumato.report import load, save, to_html, to_markdown
 from sfumato.store import Store
 from sfumato.targets import Workplace, read_data
 from sfumato.types import Membership
@@ -323,6 +323,19 @@ def test_a_pruned_target_says_what_pruning_left(played: sf.Data, workplace: Work
     assert left.milliseconds is not None
     assert stage.weights.stat().st_size < 0.5 * left.bytes_dense
     assert found.target.cut == ""
+    again, _ = audit_recipe(pruned, played, workplace)
+    assert again.target.compression == left, "the time is measured once"
+
+
+def test_the_guarantee_of_dp_sgd_is_in_the_report_of_predictions(played: sf.Data, workplace: Workplace) -> None:
+    private = recipe(more='[[defenses]]\nname = "dpsgd"\n')
+    private = dataclasses.replace(private, inference={"loss": private.inference["loss"]})
+    found, _ = audit_recipe(private, played, workplace)
+    for text in (to_markdown([found]), to_html([found])):
+        assert "What is certified" in text
+        assert "Differential privacy: whatever came of this training" in text
+    plain, _ = audit_recipe(dataclasses.replace(private, defenses=()), played, workplace)
+    assert "What is certified" not in to_markdown([plain]) + to_html([plain])
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ gradient. On a CPU this is slower than a loop (see `sfumato.parallel` for what i
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sfumato.checkpoint import EpochFacts
-from sfumato.data.augment import Augment
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, divide, shuffled
 from sfumato.defenses.compose import Compose
@@ -27,8 +27,6 @@ from sfumato.seeds import generator
 from sfumato.settings import Train
 from sfumato.target import Target
 from sfumato.types import Watch
-
-_NOTHING = Augment(crop=0, flip=False, rotation=0.0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class _Group:
             if watch is not None:
                 watch(number * len(parts) + index + 1, settings.epochs * len(parts))
         mean = torch.stack(losses).mean(0).tolist()
-        bad = [place for place, value in enumerate(mean) if not torch.tensor(value).isfinite()]
+        bad = [place for place, value in enumerate(mean) if not math.isfinite(value)]
         if bad:
             raise TrainingError(f"the loss of network {bad[0]} is {mean[bad[0]]} in epoch {number}; lower the learning rate")
         shares, seconds = (correct / self.rows.shape[1]).tolist(), time.perf_counter() - start
@@ -141,7 +139,7 @@ class _Group:
             group["lr"] = rate
         x = as_images(self.pictures.read(index.flatten()), self.device)
         x = x.view(*index.shape, *x.shape[1:])
-        if self.settings.augment != _NOTHING:
+        if not self.settings.augment.idle:
             x = torch.stack([self.settings.augment(own, stream) for own, stream in zip(x, augment, strict=True)])
         losses, hits = self.forward(self.parameters, self.buffers, x, self.labels[index])
         self.optimizer.zero_grad(set_to_none=True)

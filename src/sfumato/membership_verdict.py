@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from sfumato.membership_tables import in_turn, judged, named, share_of, show_bound
+from sfumato.metrics.proportion import ALPHA, QUANTILE
 from sfumato.tables import show_interval, show_number, show_share
 from sfumato.types import Bound, Interval, Membership, MembershipResult
 
@@ -81,8 +82,7 @@ def beyond(found: Interval, bound: float, attacks: int) -> bool:
         >>> beyond(Interval(0.54, 0.505, 0.575), 0.5, 1), beyond(Interval(0.54, 0.505, 0.575), 0.5, 7)
         (True, False)
     """
-    normal = NormalDist()
-    wider = normal.inv_cdf(1 - 0.025 / max(1, attacks)) / normal.inv_cdf(0.975)
+    wider = NormalDist().inv_cdf(1 - ALPHA / 2 / max(1, attacks)) / QUANTILE
     return found.value - wider * (found.value - found.low) > bound
 
 

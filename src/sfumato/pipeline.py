@@ -22,7 +22,14 @@ from sfumato.pruning.sparse import compression
 from sfumato.recipe import Recipe
 from sfumato.recognize import Recognizer, Witness, learn
 from sfumato.recognize import assemble as assemble_witness
-from sfumato.record import certificates_from_json, certificates_to_json, findings_from_json, findings_to_json
+from sfumato.record import (
+    certificates_from_json,
+    certificates_to_json,
+    compression_from_json,
+    compression_to_json,
+    findings_from_json,
+    findings_to_json,
+)
 from sfumato.store import Stage
 from sfumato.target import Target
 from sfumato.targets import Workplace, build_target, read_record, say_found, train_built
@@ -62,7 +69,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         utility=_utility(recipe, target, trained, data, seeds[0]),
         certificates=_certificates(recipe, target, trained, data, seeds[0], workplace) if recipe.split.cut else (),
         membership=audit_predictions(recipe, target, trained, data, workplace),
-        compression=_compression(recipe, target, data, workplace),
+        compression=_compression(recipe, target, trained, data, workplace),
         title=title or recipe.name,
     )
     return made, trained
@@ -154,12 +161,21 @@ def _certificates(
     return found
 
 
-def _compression(recipe: Recipe, target: Target, data: Data, workplace: Workplace) -> Compression | None:
-    """Measure what pruning left of a target, beside the model of the same recipe without defenses."""
+def _compression(recipe: Recipe, target: Target, trained: Stage, data: Data, workplace: Workplace) -> Compression | None:
+    """Measure what pruning left of a target, beside the model of the same recipe without defenses, or find it measured."""
     if not any(defense.compresses for defense in recipe.defenses):
         return None
-    before = build_target(dataclasses.replace(recipe, defenses=(), device=None), data, workplace)
-    return compression(target.split, torch.zeros(1, *data.shape, device=target.device), before=before.split)
+    # The time of a picture is that of a machine.
+    stage = workplace.store.stage("compression", {"target": trained.key, "hardware": hardware(workplace.device)})
+    record = stage.folder / "compression.json"
+    if stage.done:
+        return read_record(record, compression_from_json)
+    with stage.claim():
+        before = build_target(dataclasses.replace(recipe, defenses=(), device=None), data, workplace)
+        found = compression(target.split, torch.zeros(1, *data.shape, device=target.device), before=before.split)
+        write_json(record, compression_to_json(found))
+        stage.finish({"target": trained.key, "versions": versions()})
+    return found
 
 
 def _utility(recipe: Recipe, target: Target, trained: Stage, data: Data, seed: int) -> dict[str, Interval]:

@@ -32,6 +32,7 @@ from sfumato.types import (
     AttackResult,
     Audit,
     Certificate,
+    Compression,
     DataFacts,
     Exhibit,
     Findings,
@@ -97,6 +98,7 @@ class _FindingsRecord:
 _RECORD = TypeAdapter(_Record)
 _FINDINGS = TypeAdapter(_FindingsRecord)
 _CERTIFICATES = TypeAdapter(tuple[Certificate, ...])
+_COMPRESSION = TypeAdapter(Compression)
 
 
 def to_json(audit: Audit) -> dict[str, object]:
@@ -187,6 +189,25 @@ def certificates_from_json(record: object) -> tuple[Certificate, ...]:
     """
     held = record["certificates"] if isinstance(record, Mapping) and "certificates" in record else record
     return validate(_CERTIFICATES, held, "the certificates of a target", "remove the stage to measure them again")
+
+
+def compression_to_json(compression: Compression) -> dict[str, object]:
+    """Turn what pruning left of a model into plain values that `json.dumps` takes."""
+    return {item.name: plain(getattr(compression, item.name)) for item in fields(compression)}
+
+
+def compression_from_json(record: object) -> Compression:
+    """Make a record of the values that `compression_to_json` returned.
+
+    Raises:
+        ConfigError: it is another record.
+
+    Example:
+        >>> found = Compression(640, 64, 2560, 400, 640, 64, (0.2, 0.1))
+        >>> compression_from_json(compression_to_json(found)) == found
+        True
+    """
+    return validate(_COMPRESSION, record, "what pruning left of a model", "remove the stage to measure it again")
 
 
 def findings_to_json(findings: Findings) -> dict[str, object]:

@@ -122,7 +122,8 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     blocks += map(markdown.escape, verdict(audits))
     blocks += map(_warning, refuted(audits))
     blocks += ["## Headline numbers", markdown.table(["", *names], headline_table(audits))]
-    blocks += _feature_blocks(names, audits) if shows_features(audits) else []
+    blocks += _attack_blocks(names, audits) if shows_features(audits) else []
+    blocks += _certificate_blocks(names, audits) if _shows_certificates(audits) else []
     blocks += markdown_blocks(names, [audit.membership for audit in audits])
     left = compression_table(audits)
     blocks += ["## What pruning left", markdown.table(["", *names], left)] if left else []
@@ -140,15 +141,25 @@ def _title(audits: Sequence[Audit]) -> str:
     return "What the features and the predictions give away" if asked else "What the features give away"
 
 
-def _feature_blocks(names: Sequence[str], audits: Sequence[Audit]) -> list[str]:
-    """Return what attacks made of the features, and what is certified of them."""
+def _shows_certificates(audits: Sequence[Audit]) -> bool:
+    """Return whether there is anything to say of certificates: of features that there is none, of predictions what there is."""
+    return shows_features(audits) or any(audit.certificates for audit in audits)
+
+
+def _attack_blocks(names: Sequence[str], audits: Sequence[Audit]) -> list[str]:
+    """Return what attacks made of the features."""
     blocks = ["## Every attack"]
     for name, audit in zip(names, audits, strict=True):
         blocks += [
             f"### {markdown.escape(name)}",
             markdown.table(attack_columns(audit), attack_table(audit)) if audit.attacks else "No attack was run.",
         ]
-    blocks += ["## What is certified"]
+    return blocks
+
+
+def _certificate_blocks(names: Sequence[str], audits: Sequence[Audit]) -> list[str]:
+    """Return what is certified."""
+    blocks = ["## What is certified"]
     for name, audit in zip(names, audits, strict=True):
         blocks += [f"### {markdown.escape(name)}", *_certified(audit)]
     return blocks
@@ -231,6 +242,7 @@ def to_html(audits: Sequence[Audit]) -> str:
         "report.html.j2",
         title=_title(audits),
         features=shows_features(audits),
+        certified=_shows_certificates(audits),
         split=any(audit.target.cut for audit in audits),
         names=names,
         audits=audits,

@@ -44,6 +44,11 @@ class Augment:
         if not 0 <= self.rotation <= 180:
             raise ConfigError(f"rotation must be an angle in [0, 180] degrees, got {self.rotation}; 0 disables it")
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is enabled."""
+        return not (self.crop or self.flip or self.rotation)
+
     def __call__(self, x: Images, generator: torch.Generator) -> Images:
         """Augment a batch.
 
