@@ -10,22 +10,8 @@ from statistics import NormalDist
 import torch
 from hypothesis import strategies as st
 
-from sfumato.types import (
-    AttackResult,
-    Audit,
-    Bound,
-    Certificate,
-    Compression,
-    DataFacts,
-    Exhibit,
-    Interval,
-    Membership,
-    MembershipResult,
-    Recognition,
-    Roc,
-    Slice,
-    TargetFacts,
-)
+from sfumato.membership_types import Bound, Membership, MembershipResult, Roc, Slice
+from sfumato.types import AttackResult, Audit, Certificate, Compression, DataFacts, Exhibit, Interval, Recognition, TargetFacts
 
 
 def near(value: float, width: float = 0.01) -> Interval:

@@ -17,8 +17,8 @@ from sfumato.membership_record import (
     membership_result_to_json,
     membership_to_json,
 )
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.record import from_json, to_json
-from sfumato.types import Membership, MembershipResult
 
 
 @given(memberships)

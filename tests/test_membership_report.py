@@ -24,7 +24,8 @@ from sfumato.membership_report import (
     save_membership,
     sections,
 )
-from sfumato.types import Audit, Membership
+from sfumato.membership_types import Membership
+from sfumato.types import Audit
 
 HOSTILE = """</title><script>alert("1")</script> | <img src=x onerror=alert(2)> `a` [b](javascript:c) 画 "'"""
 

@@ -22,7 +22,8 @@ from sfumato.membership_tables import (
     membership_table,
     slice_table,
 )
-from sfumato.types import Interval, Membership, Slice
+from sfumato.membership_types import Membership, Slice
+from sfumato.types import Interval
 
 
 def cells(found: Membership, row: int = 0) -> dict[str, str]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from example_audits import COMPRESSED, REFUSED, asked, audit, before_and_after, bound, inference, membership, near, turned
+from sfumato.membership_types import Bound, Membership
 from sfumato.membership_verdict import beyond, membership_alone, membership_compared, membership_verdict, over_models
-from sfumato.types import Audit, Bound, Interval, Membership
+from sfumato.types import Audit, Interval
 from sfumato.verdict import verdict
 
 FEW = Bound(None, None, None, "too few non-members (50): 1 % false alarms need at least 100; score more")

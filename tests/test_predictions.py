@@ -16,13 +16,13 @@ from sfumato import targets
 from sfumato.data.base import Reading
 from sfumato.errors import ConfigError, RecipeError, StorageError, TrainingError
 from sfumato.files import read_tensors, write_tensors
+from sfumato.membership_types import Membership
 from sfumato.pipeline import audit_recipe
 from sfumato.predictions import _Play
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.report import load, save, to_html, to_markdown
 from sfumato.store import Store
 from sfumato.targets import Workplace, read_data
-from sfumato.types import Membership
 
 RECIPE = """
 data.name = "digits"

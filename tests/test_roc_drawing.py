@@ -10,8 +10,8 @@ import pytest
 
 from example_audits import REFUSED, Page, bound, gaussian_roc, inference, membership, turned
 from sfumato.curve import NARROW, WIDE
+from sfumato.membership_types import Membership, MembershipResult, Roc
 from sfumato.roc_drawing import Line, draw_roc, lines_of, strongest_of
-from sfumato.types import Membership, MembershipResult, Roc
 
 STAIRS = Roc((0.0, 0.0, 0.01, 0.1, 1.0), (0.0, 0.05, 0.2, 0.5, 1.0))
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sfumato.defenses.skip import Skip
     from sfumato.errors import SfumatoError
     from sfumato.membership import audit_answers
+    from sfumato.membership_types import Membership
     from sfumato.model_audit import audit_membership
     from sfumato.models.resolve import build_model
     from sfumato.pruning.footprint import Keep
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from sfumato.target import Target
     from sfumato.task import Reidentification
     from sfumato.train import harden
-    from sfumato.types import Audit, Membership
+    from sfumato.types import Audit
 
 _HOME = {
     "APP": "defenses.app",
@@ -77,7 +78,7 @@ _HOME = {
     "Keep": "pruning.footprint",
     "Likelihood": "attacks.features.likelihood",
     "MCMIA": "defenses.mcmia",
-    "Membership": "types",
+    "Membership": "membership_types",
     "MinMax": "defenses.minmax",
     "Mirror": "attacks.features.mirror",
     "Noise": "defenses.noise",

@@ -21,6 +21,7 @@ from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
 from sfumato.measure import SHOWN, measure
+from sfumato.membership_types import Membership
 from sfumato.modules import eval_mode
 from sfumato.recognize import Recognizer, Witness, prepare
 from sfumato.seeds import generator
@@ -35,7 +36,6 @@ from sfumato.types import (
     Exhibit,
     Findings,
     Interval,
-    Membership,
     NamedWatch,
     Part,
     TargetFacts,

@@ -14,7 +14,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sfumato.types import Audit, Membership, NamedWatch
+    from sfumato.membership_types import Membership
+    from sfumato.types import Audit, NamedWatch
 
 _BARS = 20  # at once: of more, those that are done go
 _FILE_WIDTH = 200  # of tables that go to a file or another program, where nothing must be cut off

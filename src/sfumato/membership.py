@@ -21,10 +21,11 @@ from sfumato.audit import versions
 from sfumato.data.answers import read_answers
 from sfumato.data.known import draw_known
 from sfumato.errors import ConfigError
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.metrics.proportion import exact_share
 from sfumato.seeds import generator
 from sfumato.trials import Slices, answered_right, ask, measure, pool
-from sfumato.types import Interval, Membership, MembershipResult
+from sfumato.types import Interval
 from sfumato.untested import untested
 
 DEFAULT = ("loss", "modified-entropy", "confidence", "entropy", "gap", "nasr")

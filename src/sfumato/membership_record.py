@@ -16,8 +16,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.plain import plain, validate
-from sfumato.types import Interval, Membership, MembershipResult
+from sfumato.types import Interval
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,12 @@ from sfumato.membership_tables import (
     named,
     slice_table,
 )
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.membership_verdict import membership_verdict
 from sfumato.page import render
 from sfumato.roc_drawing import Line, draw_roc, lines_of, strongest_of
 from sfumato.tables import Row, show_share
-from sfumato.types import AttackResult, Membership, MembershipResult
+from sfumato.types import AttackResult
 
 TITLE = "What the predictions give away"
 """Heading of a report on the predictions."""

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from sfumato.membership_types import Bound, Membership, MembershipResult, Slice
 from sfumato.quantity import show_bytes
 from sfumato.tables import Row, percent, show_interval, show_number, show_share, table
-from sfumato.types import Audit, Bound, Compression, Interval, Membership, MembershipResult, Slice
+from sfumato.types import Audit, Compression, Interval
 
 SLICE_COLUMNS = ("Slice", "Members", "Non-members", "Accuracy gap", "AUC", "Balanced accuracy")
 """Headings of `slice_table`."""

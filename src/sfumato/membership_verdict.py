@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from sfumato.membership_tables import in_turn, judged, named, share_of, show_bound
+from sfumato.membership_types import Bound, Membership, MembershipResult
 from sfumato.metrics.proportion import ALPHA, QUANTILE
 from sfumato.tables import show_interval, show_number, show_share
-from sfumato.types import Bound, Interval, Membership, MembershipResult
+from sfumato.types import Interval
 
 _NOT_ASKED = "What the predictions give away cannot be compared: not every audit has an attack on them."
 

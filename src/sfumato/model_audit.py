@@ -21,6 +21,7 @@ from sfumato.data.tensors import from_tensors
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError, DataError
 from sfumato.membership import audit_evidence, default_attacks
+from sfumato.membership_types import Membership
 from sfumato.models.resolve import check_model
 from sfumato.modules import probe
 from sfumato.reference import answer, oracle
@@ -28,7 +29,6 @@ from sfumato.seeds import generator
 from sfumato.split import Split, whole
 from sfumato.target import Target
 from sfumato.trials import Slices
-from sfumato.types import Membership
 
 WITH_REFERENCES = ("lira", "rmia", "shokri")
 """Attacks that join the default ones where there are reference models."""

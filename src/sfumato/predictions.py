@@ -26,6 +26,7 @@ from sfumato.errors import SfumatoError, StorageError
 from sfumato.files import read_tensors, write_json, write_tensors
 from sfumato.membership import assemble_membership, leave_one_out, run_membership_attack
 from sfumato.membership_record import membership_result_from_json, membership_result_to_json
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.options import MembershipOptions
 from sfumato.parallel import run_each
 from sfumato.recipe import Recipe
@@ -34,7 +35,7 @@ from sfumato.seeds import generator
 from sfumato.store import Stage
 from sfumato.target import Target
 from sfumato.targets import Workplace, build_target, conclude, read_record, say_found, target_stage, train_built
-from sfumato.types import Membership, MembershipResult, told_as
+from sfumato.types import told_as
 
 _ANSWERS = "answers.safetensors"
 _VALUES = 20  # of a tag whose every value is measured by itself

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from sfumato.curve import WIDE
 from sfumato.lettering import LINE, Box, Text, beside, leader, legend, length, over
 from sfumato.membership_tables import named, ordered, show_bound, turns_of
+from sfumato.membership_types import Membership, MembershipResult, Roc
 from sfumato.page import render
 from sfumato.scale import Scale
 from sfumato.tables import show_interval
-from sfumato.types import Membership, MembershipResult, Roc
 
 MOST = 6
 """Lines in one picture, at most."""

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
 from sfumato.errors import ConfigError
+from sfumato.membership_types import MembershipResult, Slice
 from sfumato.metrics.membership import advantage, auc, balanced_accuracy, cross_fitted, epsilon_bound, slice_of, tpr_at
 from sfumato.metrics.roc import roc
 from sfumato.metrics.utility import hits
 from sfumato.seeds import generator
-from sfumato.types import MembershipResult, Slice
 
 Slices = Mapping[str, Tensor]
 """Examples to measure by themselves, (N,), bool, by name."""

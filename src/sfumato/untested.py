@@ -9,8 +9,8 @@ from typing import cast
 from sfumato import registry
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack, Need
 from sfumato.attacks.predictions.naming import membership_attacks
+from sfumato.membership_types import MembershipResult
 from sfumato.metrics.membership import FEWEST_OF_SLICE
-from sfumato.types import MembershipResult
 
 _NEEDS: Mapping[Need, str] = {
     "references": "reference models",

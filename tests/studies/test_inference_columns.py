@@ -11,13 +11,14 @@ import pytest
 from example_audits import audit, bound, inference, membership, near
 from example_study import small_study
 from sfumato.errors import ConfigError, RecipeError
+from sfumato.membership_types import Bound, Membership
 from sfumato.studies.column import read_column
 from sfumato.studies.load import read_study
 from sfumato.studies.results import Cell, Results
 from sfumato.studies.study import Study
 from sfumato.studies.summary import measured
 from sfumato.studies.table import facts, remarks, study_table
-from sfumato.types import Bound, Compression, DataFacts, Membership
+from sfumato.types import Compression, DataFacts
 
 COMPRESSED = Compression(61470, 3815, 246_000, 21_500, 416_520, 40_011, (0.151, 0.149))
 FEW = Bound(None, None, None, "too few non-members (400): 0.1 % false alarms need at least 10,000; score more")

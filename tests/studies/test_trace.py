@@ -19,13 +19,13 @@ from sfumato.data.game import play
 from sfumato.data.partition import partition
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
+from sfumato.membership_types import Membership, Slice
 from sfumato.split import whole
 from sfumato.studies.load import read_study
 from sfumato.studies.report import save_study, study_html, traced
 from sfumato.studies.results import Cell, Results, read_results
 from sfumato.studies.trace import Subject, Trace, read_trace, record
 from sfumato.target import Target
-from sfumato.types import Membership, Slice
 
 
 def linear(classes: int = 3) -> nn.Sequential:

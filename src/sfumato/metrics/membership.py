@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError
+from sfumato.membership_types import Bound, Slice
 from sfumato.metrics.proportion import ALPHA, QUANTILE, clopper_pearson, exact_share, mean_share, wilson
 from sfumato.metrics.roc import Points, operating_points, require_both
-from sfumato.types import Bound, Interval, Slice
+from sfumato.types import Interval
 
 FEWEST: Mapping[float, int] = {0.01: 100, 0.001: 10_000}
 """Non-members from which on true positives at a share of false ones are quoted: so many that 1 of them is allowed to be a false

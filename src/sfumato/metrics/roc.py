@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import DataError
-from sfumato.types import Roc
+from sfumato.membership_types import Roc
 
 MOST = 300
 """Points of a stored curve, at most."""

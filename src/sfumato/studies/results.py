@@ -13,11 +13,12 @@ from pydantic import TypeAdapter
 
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_json
+from sfumato.membership_types import Membership
 from sfumato.plain import plain, validate
 from sfumato.studies.load import read_study
 from sfumato.studies.study import Study
 from sfumato.studies.trace import Trace
-from sfumato.types import AttackResult, Certificate, DataFacts, Interval, Membership, TargetFacts
+from sfumato.types import AttackResult, Certificate, DataFacts, Interval, TargetFacts
 
 Reading = Literal["scored", "trained"]
 """What the columns train and infer of the CEM tables mean. "scored": the adversary trains on the training pictures, and the

@@ -14,6 +14,7 @@ from sfumato.audit import data_facts, facts, hardware, versions
 from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
+from sfumato.membership_types import Membership, Roc
 from sfumato.modules import eval_mode
 from sfumato.pipeline import audit_recipe
 from sfumato.recipe import Recipe
@@ -24,7 +25,7 @@ from sfumato.studies.study import Row, Study
 from sfumato.studies.trace import Subject, Trace, record
 from sfumato.target import Target
 from sfumato.targets import Workplace, read_data, train_recipe
-from sfumato.types import Audit, Membership, NamedWatch, Roc
+from sfumato.types import Audit, NamedWatch
 
 TIMED_BATCH = 128
 """Pictures in a batch that is timed."""

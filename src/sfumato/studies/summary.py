@@ -15,10 +15,11 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from sfumato.membership_types import Bound, Membership
 from sfumato.studies.column import Column
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row
-from sfumato.types import AttackResult, Bound, Compression, Interval, Membership
+from sfumato.types import AttackResult, Compression, Interval
 
 _PARTS: Mapping[tuple[Reading, str], tuple[str, str]] = {
     ("scored", "train"): ("private", "train"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sfumato.membership_types import Bound
 from sfumato.studies.column import Column
 from sfumato.studies.results import Results
 from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
 from sfumato.studies.summary import average, gain, number, over_settings, paired, pairs, published_gain, settings
 from sfumato.tables import Row, show_interval, show_number
-from sfumato.types import Bound, Interval
+from sfumato.types import Interval
 
 NOT_RUN = "not run"
 FAILED = "failed"

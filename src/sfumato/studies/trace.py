@@ -29,10 +29,11 @@ from sfumato.checkpoint import EpochFacts
 from sfumato.curve import Axis, Point, Series
 from sfumato.data.base import Data
 from sfumato.errors import ConfigError, nearest
+from sfumato.membership_types import Membership, MembershipResult
 from sfumato.pruning.weights import single
 from sfumato.reference import answer
 from sfumato.target import Target
-from sfumato.types import Interval, Membership, MembershipResult
+from sfumato.types import Interval
 
 _SMALLEST, _LARGEST, _WIDTH = -6.0, 2.0, 0.1  # of log10 |weight|, and of its bins
 _BINS = 10  # of probabilities

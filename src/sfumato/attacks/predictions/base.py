@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.errors import ConfigError, ModelError
+from sfumato.membership_types import MembershipScores
 from sfumato.seeds import ambient
-from sfumato.types import Access, MembershipScores
+from sfumato.types import Access
 
 Need = Literal["references", "known", "sensitivity", "oracle"]
 """What an attack asks for beside the target's answers: reference models, examples whose membership it knows, how answers move
