@@ -327,7 +327,7 @@ def test_json_of_a_recipe_is_all_that_is_printed(sfumato_: Command) -> None:
         (("tiny.toml", *BOTH), "an audit needs a recipe or --logits MEMBERS NONMEMBERS, got both; give one: "),
         (("tiny.toml", "--attack", "loss"), "--attack goes with --logits, got it with tiny.toml; a recipe names its attacks"),
         (("--logits", "members.npz", "none.npz"), "none.npz"),
-        ((*BOTH, "--attack", "los"), "no attack named 'los' (did you mean 'loss'?)"),
+        ((*BOTH, "--attack", "los"), "no attack on predictions named 'los' (did you mean 'loss'?)"),
         ((*BOTH, "-o", "x.pdf"), "expected a report ending in .html, .md, .json, got 'x.pdf'; choose one of these"),
         (("tiny.toml", "-o", "x.pdf"), "expected a report ending in .html, .md, .json, got 'x.pdf'; choose one of these"),
         (("--logits", "members.npz", "members.npz"), "members and non-members must be different examples"),

@@ -367,8 +367,8 @@ def test_an_audit_of_coarse_answers_says_what_could_not_be_checked(tmp_path: Pat
 @pytest.mark.parametrize(
     ("attacks", "error", "message"),
     [
-        ("los", UnknownNameError, "no attack named 'los' .did you mean 'loss'"),
-        ("decoder", ConfigError, "expected attacks on predictions, found 'decoder'.*; known: .*loss"),
+        ("los", UnknownNameError, "no attack on predictions named 'los' .did you mean 'loss'"),
+        ("decoder", UnknownNameError, "no attack on predictions named 'decoder'; known: gap, .*loss"),
         (["salem"], ConfigError, "Salem needs at least 1 reference model"),
         ([Gap(), "gap"], ConfigError, "two attacks named 'gap'; name them"),
         ([], ConfigError, "at least one attack"),

@@ -41,6 +41,12 @@ def test_an_attack_that_is_a_guess_is_called_one() -> None:
     assert second.endswith("55.3 % (the gap attack), and these examples cannot show that any attack did better.")
 
 
+def test_an_attack_that_learned_from_some_of_the_examples_says_on_how_many_it_was_measured() -> None:
+    taught = inference("nasr", members=250, nonmembers=250)
+    assert "0.679 to 0.721) on the 250 + 250 examples that it was not told of, where" in membership_alone(membership(taught))[0]
+    assert "not told of" not in membership_alone(membership())[0]
+
+
 def test_an_attack_that_finds_more_of_the_few_is_named() -> None:
     sure = inference("rmia", 0.6, tpr_at_1=bound(0.2))
     assert "At 1 % false alarms rmia finds more members: 20.0 % (14.0 to 26.0)." in membership_alone(

@@ -49,7 +49,7 @@ def membership_alone(membership: Membership, on: str = "") -> list[str]:
     if strongest is None:
         return ["No attack was run on the predictions: this audit says nothing about who can be told to have been trained on."]
     return [
-        *_found(strongest, on, len(judged(membership))),
+        *_found(strongest, on, membership),
         *_finds_more(membership, strongest),
         _yardstick(membership),
         *over_models([""], [membership]),
@@ -57,8 +57,10 @@ def membership_alone(membership: Membership, on: str = "") -> list[str]:
     ]
 
 
-def _found(result: MembershipResult, on: str, attacks: int) -> list[str]:
-    auc = f"AUC {show_interval(result.auc, '.3f')}"
+def _found(result: MembershipResult, on: str, membership: Membership) -> list[str]:
+    auc, attacks = f"AUC {show_interval(result.auc, '.3f')}", len(judged(membership))
+    if result.members < membership.members:
+        auc += f" on the {result.members:,} + {result.nonmembers:,} examples that it was not told of"
     guess = "where 0.5 is a guess"
     if not beyond(result.auc, 0.5, attacks):
         guess = "which is no better than a guess" + (f" where the best of {attacks} was picked" if result.auc.low > 0.5 else "")

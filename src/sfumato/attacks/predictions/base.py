@@ -228,7 +228,10 @@ def _require(evidence: Evidence, needs: frozenset[Need], least: int, name: str) 
     """Raise where evidence lacks what an attack needs."""
     found = 0 if evidence.references is None else len(evidence.references)
     if "references" in needs and found < least:
-        raise ConfigError(f"{name} needs at least {least} reference models, found {found}; train some: references = 16")
+        raise ConfigError(
+            f"{name} needs at least {least} reference models, found {found}; train some: references = 16 in [membership] of a "
+            "recipe, or sfumato.train_references; a table of logits has none"
+        )
     if "known" in needs and evidence.known is None:
         raise ConfigError(f"{name} needs examples whose membership the adversary knows, found none; set known to their share")
     if "sensitivity" in needs and evidence.target.sensitivity is None:

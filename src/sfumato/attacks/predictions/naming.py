@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sfumato import registry
 from sfumato.attacks.predictions.base import MembershipAttack
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, UnknownNameError, nearest
 
 Named = str | Sequence[str | MembershipAttack] | Mapping[str, MembershipAttack]
 """Attacks as a user names them."""
@@ -31,7 +31,7 @@ def named_attacks(attacks: Named) -> dict[str, MembershipAttack]:
         attacks: a name in the registry, several, attacks of your own making among them, or attacks by name.
 
     Raises:
-        UnknownNameError: an attack that the registry does not know.
+        UnknownNameError: the registry knows no attack on predictions of this name.
         ConfigError: one is no attack on predictions, or two have one name.
 
     Example:
@@ -42,17 +42,20 @@ def named_attacks(attacks: Named) -> dict[str, MembershipAttack]:
         pairs: list[tuple[str, object]] = list(attacks.items())
     else:
         listed: Sequence[str | MembershipAttack] = [attacks] if isinstance(attacks, str) else attacks
-        pairs = [
-            (one, registry.create("attacks", one, {})) if isinstance(one, str) else (type(one).__name__.lower(), one)
-            for one in listed
-        ]
+        pairs = [(one, _created(one)) if isinstance(one, str) else (type(one).__name__.lower(), one) for one in listed]
     named: dict[str, MembershipAttack] = {}
     for name, attack in pairs:
         if not isinstance(attack, MembershipAttack):
-            raise ConfigError(
-                f"expected attacks on predictions, found '{name}': {attack!r}; known: {', '.join(membership_attacks())}"
-            )
+            raise ConfigError(f"expected attacks on predictions, found '{name}': {attack!r}; subclass MembershipAttack")
         if name in named:
             raise ConfigError(f"two attacks named '{name}'; name them: attacks={{'first': ..., 'second': ...}}")
         named[name] = attack
     return named
+
+
+def _created(name: str) -> object:
+    """Return the attack of a name. One on something else is as unknown here as a word of no meaning."""
+    known = membership_attacks()
+    if name not in known:
+        raise UnknownNameError(f"no attack on predictions named '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+    return registry.create("attacks", name, {})
