@@ -20,6 +20,7 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
     **{name: {"size": 24} for name in ("lfw-gray", "celeb21", "vehicle-reid-2cam", "stanford-cars-96c")},
     **{name: {"size": 8} for name in ("reid-folder", "reid-parquet")},
     "street": {"identities": 8, "test_identities": 4, "size": 16},
+    "portraits": {"identities": 6, "per_identity": 10, "size": 16},
 }
 
 
@@ -42,7 +43,7 @@ def load(
         options["path"] = str(tmp_path / "pictures")
     elif name == "reid-parquet":
         options["path"] = str(write_parquet(tmp_path / "a.parquet", [*"abcde"] * 4, label="identity", camera=[1] * 10 + [2] * 10))
-    root = None if "path" in options or name in ("digits", "street") else request.getfixturevalue("shared")
+    root = None if "path" in options or name in ("digits", "street", "portraits") else request.getfixturevalue("shared")
 
     def loaded() -> sf.Data:
         source = registry.create("datasets", name, options)

@@ -107,6 +107,7 @@ class Data:
         auxiliary: which pictures the adversary has, as `partition` was told.
         task: what a target that is trained on it is for. In re-identification the classes are the individuals of `train`; those
             of `test`, `query` and `gallery` that are not among them have the next numbers; each picture has the tag "camera".
+        left_out: public pictures that were left out since a private identity has the same.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Data:
     skipped: tuple[str, ...] = ()
     auxiliary: str = field(default="private")
     task: TaskName = "classification"
+    left_out: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:

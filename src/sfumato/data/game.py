@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from sfumato.arguments import require_choice
 from sfumato.data.base import Data, Pictures
+from sfumato.data.fingerprint import pixel_hashes
 from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, DataError
 from sfumato.seeds import generator
@@ -187,7 +187,7 @@ def repeated(members: Pictures, nonmembers: Pictures) -> tuple[int, int]:
         >>> repeated(pictures, pictures.subset(torch.tensor([1])))
         (1, 2)
     """
-    inside, outside = _hashes(members), _hashes(nonmembers)
+    inside, outside = pixel_hashes(members), pixel_hashes(nonmembers)
     known = set(inside)
     shared = sum(one in known for one in outside)
     return shared, len(inside) - len(known) + len(outside) - len(set(outside))
@@ -220,9 +220,3 @@ def _wrong(labels: Tensor, classes: int, seed: int) -> Tensor:
     if classes < 2:
         raise ConfigError("mislabeled canaries need a second class; use clean ones")
     return (labels + torch.randint(1, classes, labels.shape, generator=generator(seed, "mislabeled"))) % classes
-
-
-def _hashes(pictures: Pictures) -> list[bytes]:
-    """Return a hash of the pixels of each picture."""
-    parts = torch.arange(len(pictures)).split(1024)
-    return [sha256(row.tobytes()).digest() for part in parts for row in pictures.read(part).cpu().contiguous().numpy()]

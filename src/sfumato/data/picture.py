@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from sfumato.data.crop import Crop
 from sfumato.errors import CorruptPictureError, DataError
 
 ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -30,11 +31,13 @@ class Encoded:
         name: for messages: its file, or its file and row.
         content: the bytes of a picture file, or its path.
         label: class number.
+        crop: what to cut out of it; None keeps all.
     """
 
     name: str
     content: bytes | Path
     label: int
+    crop: Crop | None = None
 
 
 def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
@@ -48,7 +51,7 @@ def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
         A picture of mode "L" if it was that, else "RGB".
 
     Raises:
-        CorruptPictureError: it cannot be decoded, or has more pixels than Pillow takes for safe.
+        CorruptPictureError: it cannot be decoded, has more pixels than Pillow takes for safe, or not those to cut out.
         DataError: it has more than 8 bits a channel.
 
     Example:
@@ -62,12 +65,12 @@ def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
         with Image.open(source, formats=_FORMATS) as image:
             image.load()
             _check_depth(image, picture.name)
-            plain = _plain(image)
+            plain = _cut(_plain(image), picture)
             return plain if size is None else ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         advice = "make it smaller, or go on without it with --skip-bad"
         raise CorruptPictureError(f"{picture.name}: too many pixels to decode safely ({error}); {advice}") from error
-    except DataError:
+    except DataError:  # a corrupt picture too, which `_cut` found
         raise
     except _BROKEN as error:
         advice = "repair or remove it, or go on without it with --skip-bad"
@@ -85,3 +88,15 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when such a palette goes to RGB directly
     return image.convert("RGB")
+
+
+def _cut(image: Image.Image, picture: Encoded) -> Image.Image:
+    if picture.crop is None:
+        return image
+    left, top, right, bottom = (round(side) for side in picture.crop.sides(image.width, image.height))
+    if right <= left or bottom <= top:
+        raise CorruptPictureError(
+            f"{picture.name}: expected something to cut out of {image.width}x{image.height} pixels, got {left} to {right} across "
+            f"and {top} to {bottom} down; correct its annotation, or go on without it with --skip-bad"
+        )
+    return image.crop((left, top, right, bottom))
