@@ -22,6 +22,12 @@ def test_the_critic_of_32x32_is_that_of_the_release() -> None:
     assert critic.layers(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 1, 1)
 
 
+def test_with_four_levels_it_is_the_critic_of_64x64() -> None:
+    critic = Critic((3, 64, 64), levels=4)
+    assert sum(p.numel() for p in critic.parameters()) == 4_316_545
+    assert critic.layers(torch.zeros(2, 3, 64, 64)).shape == (2, 1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("shape", "places"),
     [

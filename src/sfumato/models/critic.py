@@ -3,9 +3,9 @@
 
 Source: gulrajani2017wgan, section 4 and Algorithm 1 (penalty); zhang2020secret, supplement (network), as in the CEM release.
 Equations: penalty = E (||grad_u D(u)||_2 - 1)^2, u = e x + (1 - e) x_hat, e uniform in [0, 1] -> gradient_penalty
-Departures: the release has pictures of 32x32, which three halvings take to the 4x4 of the last convolution. Here a convolution
-halves a side only where at least 4 pixels are left of it, and the scores of all places of the last convolution are averaged: with
-32x32 it is the release's network, and a larger picture is judged by overlapping parts.
+Departures: the CEM release has pictures of 32x32, which three halvings take to the 4x4 of the last convolution; with four levels
+it is the network for 64x64 of zhang2020secret. Here a convolution halves a side only where at least 4 pixels are left of it, and
+the scores of all places of the last convolution are averaged: a larger picture is judged by overlapping parts.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ _LAST = 4
 
 
 class Critic(nn.Module):
-    """Three 5x5 convolutions of stride 2 and one 4x4 convolution to a score.
+    """A few 5x5 convolutions of stride 2 and one 4x4 convolution to a score.
 
     Instance norm takes the place of batch norm, since the penalty is on the gradient of each picture's own score; the first
     convolution has none.
 
     Args:
         image_shape: (C, H, W) of the pictures to judge, H and W at least 4.
-        channels: of the first convolution; the others have twice and four times as many.
+        channels: of the first convolution; each of the others has twice as many as the one before.
+        levels: how many convolutions of stride 2.
 
     Raises:
-        ConfigError: the pictures are smaller, or channels is below 1.
+        ConfigError: the pictures are smaller, or channels or levels is below 1.
 
     Example:
         >>> Critic((3, 32, 32))(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2])
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], *, channels: int = 64) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], *, channels: int = 64, levels: int = 3) -> None:
         super().__init__()
         colors, *sides = image_shape
-        if min(sides) < _LAST or channels < 1:
+        if min(sides) < _LAST or min(channels, levels) < 1:
             raise ConfigError(
                 f"a critic takes pictures of at least {_LAST}x{_LAST} and has at least 1 channel, "
-                f"got {sides[0]}x{sides[1]} and {channels}; the release has 32x32 and 64"
+                f"got {sides[0]}x{sides[1]} and {channels}, with {levels} levels; the release has 32x32, 64 and 3"
             )
-        widths = (colors, channels, 2 * channels, 4 * channels)
+        widths = (colors, *(channels << level for level in range(levels)))
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             halved = [(side + 1) // 2 for side in sides]

@@ -46,8 +46,8 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
     found = next((layer for layer, answer in reversed(calls) if answer is logits), None)
     if found is None:
         raise ModelError(
-            f"re-identification compares what the last layer of a model is given, which must be a torch.nn.Linear on (N, E), but "
-            f"the logits of {type(model).__name__} come from something else; end the model in nn.Flatten and nn.Linear"
+            f"an embedding is what the last layer of a model is given, which must be a torch.nn.Linear on (N, E), but the logits "
+            f"of {type(model).__name__} come from something else; end the model in nn.Flatten and nn.Linear"
         )
     return found
 

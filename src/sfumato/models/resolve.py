@@ -54,9 +54,9 @@ def resolve(name: str, *, classes: int, shape: tuple[int, int, int], options: Ma
     """Find what a name stands for and call it; neither seeded nor checked.
 
     Args:
-        name: a model of the zoo, such as "vgg11"; "timm:<name>", a model of the package timm with the normalization of its
-            pretrained weights put before it; or "module:function" of the user's own, called as
-            ``function(classes=..., shape=..., **options)``.
+        name: a model of the zoo, such as "vgg11"; "timm:<name>", a model of the package timm, such as "timm:resnest101e" or
+            "timm:maxvit_tiny_tf_224", with the normalization of its pretrained weights put before it; or "module:function" of the
+            user's own, called as ``function(classes=..., shape=..., **options)``.
         classes: how many classes.
         shape: (C, H, W) of x.
         options: further arguments of the model.
