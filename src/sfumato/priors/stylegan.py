@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of StyleGAN2 and StyleGAN2-ADA that a user converted once to safetensors, as a prior of kind "style".
+
+The published files are pickles, which run what is in them. None is read here: docs/priors.md has the few lines that a user runs
+in NVIDIA's own repository, where such a file is at home.
+
+Source: karras2020ada (the names and shapes of its weights).
+Departures: those of `sfumato.models.stylegan2`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from sfumato.errors import ConfigError, WeightsError
+from sfumato.files import load_into, read_tensors
+from sfumato.models.stylegan2 import StyleGan2
+from sfumato.priors.base import Prior
+
+_SIZE = re.compile(r"synthesis\.b(\d+)\.conv1\.weight")
+
+
+def is_stylegan2(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether weights have the names of StyleGAN2's generator.
+
+    Example:
+        >>> is_stylegan2({"synthesis.b4.const": Tensor()}), is_stylegan2({"generator.start": Tensor()})
+        (True, False)
+    """
+    return "synthesis.b4.const" in tensors
+
+
+def load_stylegan2(path: str | Path, *, image_shape: tuple[int, int, int] | None = None, crop: int | None = None) -> Prior:
+    """Read the weights of StyleGAN2, of any size and any number of channels.
+
+    Args:
+        path: a safetensors file with the state dict of the generator, "G_ema".
+        image_shape: (C, H, W) of the pictures to make, square; None is the generator's own.
+        crop: side of the middle of its pictures that is kept before they are resized; None keeps all. PPA keeps 800 of 1,024.
+
+    Returns:
+        A prior of kind "style" without a critic, in eval mode.
+
+    Raises:
+        WeightsError: the file is damaged, or its weights are not those of such a generator.
+        ConfigError: the generator makes pictures of other channels, or fewer pixels than `crop`.
+    """
+    return stylegan2_prior(read_tensors(path)[0], source=path, image_shape=image_shape, crop=crop)
+
+
+def stylegan2_prior(
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str | Path,
+    image_shape: tuple[int, int, int] | None = None,
+    crop: int | None = None,
+) -> Prior:
+    """Make a prior of the weights of StyleGAN2; `load_stylegan2` says more.
+
+    Args:
+        tensors: by the names of NVIDIA's code.
+        source: where they come from, for messages.
+        image_shape: as there.
+        crop: as there.
+    """
+    if "mapping.embed.weight" in tensors:
+        raise WeightsError(f"{source} holds a StyleGAN2 that is told a class, expected one without classes; take another file")
+    channels = {int(found[1]): len(value) for name, value in tensors.items() if (found := _SIZE.fullmatch(name))}
+    first = tensors.get("mapping.fc0.weight")
+    if not channels or sorted(channels) != [4 << place for place in range(len(channels))] or first is None or first.ndim != 2:
+        raise WeightsError(
+            f"expected in {source} the weights of StyleGAN2's generator, mapping.fc0.weight and synthesis.b4.conv1.weight and "
+            f"so on, found sizes {sorted(channels)}; docs/priors.md says how to convert them"
+        )
+    side = max(channels)
+    pixels = tensors.get(f"synthesis.b{side}.torgb.weight")
+    colors = 3 if pixels is None else len(pixels)
+    shape = image_shape or (colors, crop or side, crop or side)
+    _require_size(source, side, colors, shape, crop)
+    made = StyleGan2(
+        channels,
+        latent=first.shape[1],
+        styles=first.shape[0],
+        depth=sum(re.fullmatch(r"mapping\.fc\d+\.weight", name) is not None for name in tensors),
+        colors=colors,
+        crop=crop,
+        size=shape[1],
+    )
+    load_into(made.network, tensors, source=source)
+    return Prior("style", made, None, latent=first.shape[1], image_shape=shape).eval()
+
+
+def _require_size(source: str | Path, side: int, colors: int, shape: tuple[int, int, int], crop: int | None) -> None:
+    """Raise unless a generator's pictures can be brought to a shape."""
+    if shape[0] != colors or shape[1] != shape[2]:
+        raise ConfigError(
+            f"{source} makes square pictures of {colors} channels, but {shape} are asked for; take another generator"
+        )
+    if crop is not None and not 0 < crop <= side:
+        raise ConfigError(f"crop must be 1 to {side}, the side of the pictures of {source}, got {crop}")
