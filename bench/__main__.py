@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, membership, membership_scoring, memory, patrol, startup, street, throughput
+from bench import cem, decoder, inversion, membership, membership_scoring, memory, patrol, startup, street, throughput
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "membership": membership.run,
     "membership_scoring": membership_scoring.run,
+    "inversion": inversion.run,
 }
 OUTPUT = Path("results") / "bench.json"
 

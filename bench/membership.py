@@ -24,16 +24,18 @@ from torch import Tensor, nn
 
 import sfumato as sf
 from bench.row import Row
+from sfumato.attacks.naming import named_attacks
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack
 from sfumato.attacks.predictions.lira import LiRA
-from sfumato.attacks.predictions.naming import named_attacks
 from sfumato.data.resident import ResidentPictures
 from sfumato.metrics.membership import auc, tpr_at
 from sfumato.reference import answer
 from sfumato.target import Target
 
 OURS: Mapping[str, MembershipAttack] = {
-    **named_attacks(("gap", "loss", "confidence", "entropy", "modified-entropy", "shokri", "salem", "nasr", "lira", "rmia")),
+    **named_attacks(
+        ("gap", "loss", "confidence", "entropy", "modified-entropy", "shokri", "salem", "nasr", "lira", "rmia"), MembershipAttack
+    ),
     "lira, offline": LiRA(online=False),
 }
 REFERENCES = 16

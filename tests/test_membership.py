@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from membership_toys import balanced
+from sfumato.attacks.naming import named_attacks
 from sfumato.attacks.predictions.base import Answers, Evidence, MembershipAttack, Oracle, References
-from sfumato.attacks.predictions.naming import named_attacks
 from sfumato.attacks.predictions.rmia import RMIA
 from sfumato.attacks.predictions.threshold import Gap, Threshold
 from sfumato.errors import ConfigError, DataError, UnknownNameError
@@ -388,9 +388,9 @@ def test_an_adversary_who_knows_nobody_learns_nothing(tmp_path: Path) -> None:
 
 def test_attacks_have_names() -> None:
     mine = Threshold(statistic="entropy")
-    assert named_attacks("gap") == {"gap": Gap()}
-    assert named_attacks(["loss", mine]) == {"loss": Threshold(), "threshold": mine}
-    assert named_attacks({"a": mine, "b": mine}) == {"a": mine, "b": mine}
+    assert named_attacks("gap", MembershipAttack) == {"gap": Gap()}
+    assert named_attacks(["loss", mine], MembershipAttack) == {"loss": Threshold(), "threshold": mine}
+    assert named_attacks({"a": mine, "b": mine}, MembershipAttack) == {"a": mine, "b": mine}
 
 
 def noisy_references(models: int, examples: int) -> References:
@@ -412,7 +412,7 @@ def test_one_of_a_pair_of_complements_leaves_with_the_other() -> None:
 @pytest.mark.parametrize("name", ["lira", "rmia"])
 def test_answers_that_say_nothing_say_nothing_of_each_in_turn(name: str) -> None:
     references = noisy_references(8, 500)
-    found = leave_one_out(name, named_attacks([name])[name], references, torch.arange(500) % CLASSES)
+    found = leave_one_out(name, named_attacks([name], MembershipAttack)[name], references, torch.arange(500) % CLASSES)
     assert found.targets == 8
     assert found.auc.low < 0.5 < found.auc.high
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,6 +66,45 @@ def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}")
+
+
+def require_least(least: float, **values: float) -> None:
+    """Raise unless numbers are at least so much.
+
+    Args:
+        least: what each must reach.
+        values: by name.
+
+    Raises:
+        ConfigError: one is less, or is not finite.
+
+    Example:
+        >>> require_least(1, steps=0)
+        Traceback (most recent call last):
+        sfumato.errors.ConfigError: steps must be at least 1 and finite, got 0
+    """
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ConfigError(f"{name} must be at least {least:g} and finite, got {value:g}")
+
+
+def require_positive(**values: float) -> None:
+    """Raise unless numbers are above 0.
+
+    Args:
+        values: by name.
+
+    Raises:
+        ConfigError: one is not, or is not finite.
+
+    Example:
+        >>> require_positive(learning_rate=0.0)
+        Traceback (most recent call last):
+        sfumato.errors.ConfigError: learning_rate must be above 0 and finite, got 0
+    """
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be above 0 and finite, got {value:g}")
 
 
 def construct(

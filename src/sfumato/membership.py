@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sfumato.attacks.naming import Named, named_attacks, names_of
 from sfumato.attacks.predictions.base import Answers, Evidence, MembershipAttack, References
-from sfumato.attacks.predictions.naming import Named, membership_attacks, named_attacks
 from sfumato.attacks.predictions.threshold import Threshold
 from sfumato.audit import hardware as name_hardware
 from sfumato.audit import versions
@@ -161,7 +161,7 @@ def audit_evidence(
         1.0
     """
     if not attacks:
-        raise ConfigError(f"an audit needs at least one attack; known: {', '.join(membership_attacks())}")
+        raise ConfigError(f"an audit needs at least one attack; known: {', '.join(names_of(MembershipAttack))}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
     results = tuple(
@@ -234,7 +234,7 @@ def audit_answers(
     members: str | Path,
     nonmembers: str | Path,
     *,
-    attacks: Named | None = None,
+    attacks: Named[MembershipAttack] | None = None,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
     known: float = 0.5,
@@ -277,7 +277,7 @@ def audit_answers(
     found = audit_evidence(
         evidence,
         table.member,
-        default_attacks(evidence) if attacks is None else named_attacks(attacks),
+        default_attacks(evidence) if attacks is None else named_attacks(attacks, MembershipAttack),
         seeds=seeds,
         title=title or f"the answers in {Path(members).name} and {Path(nonmembers).name}",
         duplicates=table.duplicates,
@@ -294,7 +294,7 @@ def default_attacks(evidence: Evidence) -> dict[str, MembershipAttack]:
     Args:
         evidence: what the adversary holds.
     """
-    named = named_attacks(DEFAULT)
+    named = named_attacks(DEFAULT, MembershipAttack)
     known = evidence.known if evidence.known is not None else torch.full_like(evidence.labels, -1)
     counts = torch.stack([evidence.labels[known == side].bincount(minlength=evidence.classes) for side in (0, 1)])
     if int(counts.sum(1).min()) < LEAST:

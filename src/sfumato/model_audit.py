@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sfumato.attacks.predictions.base import Evidence, References
-from sfumato.attacks.predictions.naming import Named, named_attacks
+from sfumato.attacks.naming import Named, named_attacks
+from sfumato.attacks.predictions.base import Evidence, MembershipAttack, References
 from sfumato.audit import hardware
 from sfumato.data.base import Pictures
 from sfumato.data.game import Game, repeated, require_disjoint
@@ -42,7 +42,7 @@ def audit_membership(
     members: Examples | Game,
     nonmembers: Examples | None = None,
     *,
-    attacks: Named | None = None,
+    attacks: Named[MembershipAttack] | None = None,
     references: References | None = None,
     views: int = 1,
     known: float = 0.5,
@@ -85,12 +85,12 @@ def audit_membership(
         >>> [(result.name, result.members, result.nonmembers) for result in found.results]
         [('loss', 20, 20), ('gap', 20, 20)]
     """
-    asked, made = _asked(members, nonmembers), _target(target)
+    asked, made = _asked(members, nonmembers), as_target(target)
     pool = asked.pool
     _require_answers(made, pool)
     _require_references(references, members, views)
     seeds = tuple(seeds if seeds is not None else (seed,))
-    named = None if attacks is None else named_attacks(attacks)
+    named = None if attacks is None else named_attacks(attacks, MembershipAttack)
     moved = any("sensitivity" in attack.needs for attack in (named or {}).values())
     answers = answer(made, pool, views=views, sensitivity=moved, seed=seeds[0])
     evidence = Evidence(
@@ -101,7 +101,7 @@ def audit_membership(
         oracle=oracle(made, pool, classes=answers.logits.shape[-1], seed=seeds[0]),
     )
     if named is None:
-        named = default_attacks(evidence) | named_attacks(() if references is None else WITH_REFERENCES)
+        named = default_attacks(evidence) | named_attacks(() if references is None else WITH_REFERENCES, MembershipAttack)
     return audit_evidence(
         evidence,
         asked.member,
@@ -125,7 +125,8 @@ class _Asked:
     shared: int = 0
 
 
-def _target(target: Target | Split | nn.Module) -> Target:
+def as_target(target: Target | Split | nn.Module) -> Target:
+    """Return a model as a target: itself, or without a defense, and whole where it is not split."""
     if isinstance(target, Target):
         return target
     return Target(target if isinstance(target, Split) else whole(target), Compose())

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, batches
+from sfumato.models.embedding import captured, last_linear
 from sfumato.models.mirror import LayerShape, mirror_layers
 from sfumato.modules import device_of, eval_mode
 from sfumato.split import Split
@@ -179,8 +180,19 @@ class FeaturesView(LogitsView):
         return mirror_layers(self._target.split.head, torch.zeros(1, *image_shape, device=self.device))
 
 
+class Classified(NamedTuple):
+    """What a target makes of pictures, with gradient to them: logits (N, K), and what its last linear layer was given, (N, E)."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
 class WeightsView(FeaturesView):
-    """An adversary that has the weights: it can differentiate through the head."""
+    """An adversary that has the weights: it can differentiate through the head, and through the whole."""
+
+    def __init__(self, target: Target, generator: torch.Generator) -> None:
+        super().__init__(target, generator)
+        self._last: nn.Linear | None = None
 
     def head(self, x: Images) -> Features:
         """Return the clean features of pictures, (N, ...), with gradient to x. No query: who has the weights computes alone."""
@@ -197,6 +209,26 @@ class WeightsView(FeaturesView):
         """Return clean features as the target might release them: a fresh draw of the defense, with gradient to z. No query."""
         with eval_mode(self._target):
             return self._target.protection.protect(z, self._generator)
+
+    def classify(self, x: Images) -> Classified:
+        """Return what the target makes of pictures, with gradient to x. No query: who has the weights computes alone.
+
+        Features are protected as they are in deployment, with a fresh draw where that is random. What is only done to the answer
+        that a user gets does not hinder an adversary who has the weights, and is left out.
+
+        Args:
+            x: (N, C, H, W), [0, 1].
+
+        Raises:
+            ModelError: the logits do not come from a linear layer on one vector a picture, so that there is no embedding.
+        """
+        target = self._target
+        with eval_mode(target):
+            if self._last is None:
+                self._last = last_linear(target.split, x[:1].detach())
+            with captured(self._last) as given:
+                logits: Tensor = target.split.tail(target.protection.protect(target.split.head(x), self._generator))
+            return Classified(logits, given[0])
 
 
 class Recording:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 from sfumato import registry
+from sfumato.attacks.naming import names_of
 from sfumato.attacks.predictions.base import Evidence, MembershipAttack, Need
-from sfumato.attacks.predictions.naming import membership_attacks
 from sfumato.membership_types import MembershipResult
 from sfumato.metrics.membership import FEWEST_OF_SLICE
 
@@ -46,7 +46,7 @@ def untested(
 def _left(evidence: Evidence, attacks: Mapping[str, MembershipAttack]) -> Iterable[str]:
     """Name the attacks of the registry that were not run, and what they lacked."""
     kinds = [type(attack) for attack in attacks.values()]
-    for name in membership_attacks():
+    for name in names_of(MembershipAttack):
         entry = registry.entry("attacks", name)
         made = cast(MembershipAttack, registry.create("attacks", name, {}))
         if name in attacks or made in attacks.values() or entry.load() in kinds:
