@@ -100,7 +100,7 @@ def test_it_is_trained_on_the_published_training_pictures_alone(monkeypatch: pyt
     def fit(_: object, data: sf.Data, *__: object, **___: object) -> None:
         seen.append(data.part("private"))
 
-    monkeypatch.setattr("sfumato.recognize.fit", fit)
+    monkeypatch.setattr("sfumato.classifier.fit", fit)
     data = sf.partition(street(), public=0.5, auxiliary="public")
     prepare(Recognizer(attribute="driver"), data, device=CPU)
     (used,), train = seen, data.part("train")
@@ -133,7 +133,7 @@ def test_weights_of_a_backbone_fit_with_and_without_what_is_put_before_it(weight
 
 
 def test_pictures_are_resized_to_what_the_classifier_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfumato.recognize.fit", lambda *_, **__: None)
+    monkeypatch.setattr("sfumato.classifier.fit", lambda *_, **__: None)
     plain, wide = (prepare(Recognizer(size=size), street(), device=CPU).network for size in (None, 32))
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(plain[0](x), x)
@@ -177,7 +177,7 @@ def test_arguments_that_make_no_recognizer(arguments: dict[str, object], error: 
 def test_what_cannot_be_named_is_said_before_anything_is_trained(
     recognizer: Recognizer, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfumato.recognize.fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("sfumato.classifier.fit", lambda *_, **__: pytest.fail("trained"))
     train, test = (
         part.relabeled(part.labels, {**part.tags, "unknown": part.tags["driver"] - 1}) for part in (striped(8), striped(8))
     )

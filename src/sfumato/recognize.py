@@ -11,33 +11,25 @@ nothing.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato import registry
+from sfumato.classifier import build_classifier, train_classifier
 from sfumato.data.base import Data, Pictures
-from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError, nearest
-from sfumato.files import load_into, read_tensors
 from sfumato.metrics.interval import mean_interval
-from sfumato.models.resolve import build_model
 from sfumato.modules import eval_mode
 from sfumato.settings import Optimizer, Train
-from sfumato.split import Split
-from sfumato.target import BATCH, Target
-from sfumato.train import fit
+from sfumato.target import BATCH
 from sfumato.types import Images, Recognition, Watch
 
 CLASS = "label"
 """The attribute that is the class of a picture, and no tag."""
-
-_SEED = 0  # one classifier judges every audit of the same pictures, whatever their seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,24 +155,24 @@ def prepare(recognizer: Recognizer, data: Data, *, device: torch.device, watch: 
 def assemble(recognizer: Recognizer, data: Data, *, device: torch.device) -> Witness:
     """Make a recognizer's classifier, with the weights that it is given or yet to be trained; raises what `prepare` does."""
     named = 0 if recognizer.accepts else _values(data, recognizer.attribute)
-    channels, height, width = data.shape
-    shape, classes = (channels, recognizer.size or height, recognizer.size or width), recognizer.classes or named
-    network = build_model(recognizer.model, classes=classes, shape=shape, options=recognizer.options, seed=_SEED)
-    if recognizer.weights is not None:
-        _load(network, recognizer.weights)
-    resized = nn.Sequential(OrderedDict(resize=_Resize(shape[1:]), classifier=network))
-    return Witness(recognizer, resized.to(device).eval())
+    network = build_classifier(
+        recognizer.model,
+        classes=recognizer.classes or named,
+        shape=data.shape,
+        options=recognizer.options,
+        size=recognizer.size,
+        weights=recognizer.weights,
+    )
+    return Witness(recognizer, network.to(device).eval())
 
 
 def learn(witness: Witness, data: Data, *, watch: Watch | None = None) -> None:
     """Train a recognizer's classifier in place, with the loop that trains targets."""
     train = data.part("train")
     named = train.relabeled(attribute_of(train, witness.recognizer.attribute), {})
-    classes = tuple(str(value) for value in range(int(named.labels.max()) + 1))
-    lesson = Data(name=data.name, classes=classes, parts={"train": named, "private": named})
     adam = Optimizer(name="adam", learning_rate=2e-3, weight_decay=0)
     settings = Train(epochs=witness.recognizer.epochs, batch_size=32, optimizer=adam)
-    fit(Target(Split(witness.network, nn.Identity()), Compose()), lesson, settings, seed=_SEED, watch=watch)
+    train_classifier(witness.network, named, settings, name=data.name, watch=watch)
 
 
 def attribute_of(pictures: Pictures, attribute: str) -> Tensor:
@@ -207,26 +199,3 @@ def _values(data: Data, attribute: str) -> int:
             "another attribute, or number its values"
         )
     return int(values.max()) + 1
-
-
-def _load(network: nn.Module, weights: Path) -> None:
-    """Load the weights of a trained classifier."""
-    tensors = read_tensors(weights)[0]
-    backbone = getattr(network, "backbone", None)
-    # A file of timm's own knows nothing of the normalization that is put before its model.
-    bare = isinstance(backbone, nn.Module) and not any(name.startswith("backbone.") for name in tensors)
-    load_into(backbone if bare else network, tensors, source=weights)  # type: ignore[arg-type]
-
-
-class _Resize(nn.Module):
-    """Resize pictures to a height and a width."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Images) -> Images:
-        """Return x, (N, C, H, W), in the new size; in its own it stays as it is."""
-        if x.shape[-2:] == self.size:
-            return x
-        return F.interpolate(x, self.size, mode="bilinear", antialias=True)
