@@ -10,6 +10,16 @@ from statistics import NormalDist
 import torch
 from hypothesis import strategies as st
 
+from sfumato.inversion_types import (
+    ClassResult,
+    EvaluatorFacts,
+    Inversion,
+    InversionExhibit,
+    InversionResult,
+    PriorFacts,
+    Rebuilt,
+    Yardstick,
+)
 from sfumato.membership_types import Bound, Membership, MembershipResult, Roc, Slice
 from sfumato.types import AttackResult, Audit, Certificate, Compression, DataFacts, Exhibit, Interval, Recognition, TargetFacts
 
@@ -182,6 +192,78 @@ def asked(found: Membership | None = None, *defenses: str, **changes: object) ->
     return audit(0.01, 0.98, *defenses, **{**plain, **changes})
 
 
+def rebuilt(name: str = "gmi", accuracy: float = 0.3, **changes: object) -> InversionResult:
+    """A result of an attack on the weights: five pictures of each of 20 classes of 40."""
+    plain = InversionResult(
+        name=name,
+        seed=0,
+        access="weights",
+        prior="gan",
+        identities=20,
+        per_class=5,
+        top1=near(accuracy, 0.1),
+        top5=near(min(1.0, 1.5 * accuracy), 0.1),
+        confidence=near(0.97),
+        named=near(0.96),
+        knn=near(412.0, 0.05),
+        centroid=near(18.5, 0.05),
+        frechet=88.25,
+        kid=-0.0125,
+        classes=(ClassResult("anna", 0.2, 0.95, 530.0), ClassResult("ben", 0.8, 0.99, 301.0)),
+        seconds=41.5,
+        settings={"iterations": 300},
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def judge(accuracy: float = 0.962, gate: float = 0.8) -> EvaluatorFacts:
+    return EvaluatorFacts("resnet18", near(accuracy), gate, 11_200_000)
+
+
+def yardstick(knn: float, top1: float) -> Yardstick:
+    return Yardstick(near(knn, 0.02), near(12.5), 6.5, 0.001, near(top1, 0.05))
+
+
+def exhibit(name: str = "anna", private: torch.Tensor | None = None, *attacks: Rebuilt) -> InversionExhibit:
+    """A class of which GMI made one picture right and one wrong, and KEDMI none that it could start from."""
+    shown = (
+        Rebuilt("kedmi", 0, pixels(3, seed=1), (0.991, 0.874), (True, False)),
+        Rebuilt("brepmi", 0, pixels(3, seed=2), (0.02, 0.01), (False, False), reached=False),
+    )
+    return InversionExhibit(name, private, attacks or shown)
+
+
+def inversion(*results: InversionResult, **changes: object) -> Inversion:
+    """What was found of the weights: KEDMI is right on 60 %, its prior alone on 12 %, chance is 2.5 %."""
+    plain = Inversion(
+        results=results or (rebuilt(), rebuilt("kedmi", 0.6, prior="inversion")),
+        identities=20,
+        outputs=40,
+        evaluator=judge(),
+        floor=yardstick(210.0, 0.96),
+        ceiling=yardstick(980.0, 0.026),
+        priors=(
+            PriorFacts("gan", 41.5, near(0.1), 2000, "trained on the public part"),
+            PriorFacts("inversion", 44.0, near(0.12), 800),
+        ),
+        overlap=0,
+        untested=("attacks with StyleGAN priors of photographs",),
+        seeds=(0,),
+        versions={"torch": "2.13.0"},
+        hardware="2 CPU cores",
+        title="portraits",
+        gallery=(exhibit(), exhibit("ben")),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def weighed(found: Inversion | None = None, *defenses: str, accuracy: float = 0.98, **changes: object) -> Audit:
+    """An audit of the weights only."""
+    return replace(asked(membership(), *defenses), **{  # type: ignore[arg-type]
+        "membership": None, "inversion": found or inversion(), "accuracy": near(accuracy, 0.001), "title": "portraits", **changes
+    })  # fmt: skip
+
+
 class Page(HTMLParser):
     """Every tag of a page with its attributes, and the text."""
 
@@ -202,11 +284,37 @@ class Page(HTMLParser):
 
 
 def without_pixels(record: Audit) -> Audit:
-    return replace(record, exhibits=())
+    found = record.inversion
+    return replace(record, exhibits=(), inversion=found and replace(found, gallery=()))
+
+
+def assert_same_gallery(read: Inversion, written: Inversion) -> None:
+    def flat(found: Inversion) -> list[torch.Tensor]:
+        shown = [[exhibit.private, *(one.pixels for one in exhibit.rebuilt)] for exhibit in found.gallery]
+        return [pixels for several in shown for pixels in several if pixels is not None]
+
+    def words(found: Inversion) -> str:
+        return repr(
+            [
+                (
+                    exhibit.name,
+                    exhibit.private is None,
+                    [(one.attack, one.seed, one.confidence, one.right, one.reached) for one in exhibit.rebuilt],
+                )
+                for exhibit in found.gallery
+            ]
+        )
+
+    assert words(read) == words(written)
+    for one, other in zip(flat(read), flat(written), strict=True):
+        assert one.dtype == torch.uint8
+        assert torch.equal(one, other)
 
 
 def assert_same(read: Audit, written: Audit) -> None:
     assert repr(without_pixels(read)) == repr(without_pixels(written))  # repr, since NaN differs from itself
+    if read.inversion and written.inversion:
+        assert_same_gallery(read.inversion, written.inversion)
     assert len(read.exhibits) == len(written.exhibits)
     for one, other in zip(read.exhibits, written.exhibits, strict=True):
         assert (one.part, one.attack, one.selection, one.seed) == (other.part, other.attack, other.selection, other.seed)
@@ -286,6 +394,51 @@ memberships = st.builds(
     hardware=st.text(),
     title=st.text(),
 )
+
+inverted = st.builds(
+    InversionResult,
+    name=st.text(),
+    seed=st.integers(),
+    access=st.sampled_from(["labels", "logits", "features", "weights"]),
+    prior=st.text(),
+    identities=st.integers(),
+    per_class=st.integers(),
+    top1=intervals,
+    top5=intervals,
+    confidence=intervals,
+    named=intervals,
+    knn=intervals,
+    centroid=intervals,
+    frechet=st.floats(),
+    kid=st.floats(),
+    face=st.none() | intervals,
+    factors=st.none() | intervals,
+    unreached=st.integers(0, 20),
+    classes=st.lists(st.builds(ClassResult, st.text(), st.floats(), st.floats(), st.floats(), st.booleans()), max_size=2).map(
+        tuple
+    ),
+    seconds=st.floats(),
+    queries=st.integers(),
+    settings=st.dictionaries(st.text(), values | st.lists(values), max_size=3),
+)
+yardsticks = st.builds(Yardstick, intervals, intervals, st.floats(), st.floats(), intervals, st.none() | intervals)
+inversions = st.builds(
+    Inversion,
+    results=st.lists(inverted, max_size=3).map(tuple),
+    identities=st.integers(),
+    outputs=st.integers(1, 1000),
+    evaluator=st.builds(EvaluatorFacts, st.text(), intervals, st.floats(0, 1), st.integers()),
+    floor=yardsticks,
+    ceiling=yardsticks,
+    priors=st.lists(st.builds(PriorFacts, st.text(), st.floats(), intervals, st.integers(), st.text()), max_size=2).map(tuple),
+    overlap=st.integers(),
+    untested=st.lists(st.text(), max_size=2).map(tuple),
+    seeds=st.lists(st.integers(), max_size=3).map(tuple),
+    versions=st.dictionaries(st.text(), st.text(), max_size=3),
+    hardware=st.text(),
+    title=st.text(),
+    gallery=st.sampled_from([(), (exhibit(),), (exhibit("ben", pixels(3, seed=5)), exhibit())]),
+)
 compressions = st.builds(
     Compression, *(st.integers() for _ in range(6)), milliseconds=st.none() | st.tuples(st.floats(), st.floats())
 )
@@ -302,5 +455,6 @@ audits = st.builds(
     task=st.sampled_from(["classification", "reidentification"]),
     utility=st.dictionaries(st.text(), intervals, max_size=4),
     membership=st.none() | memberships,
+    inversion=st.none() | inversions,
     target=st.builds(replace, st.just(target()), cut=st.text(max_size=2), compression=st.none() | compressions),
 )

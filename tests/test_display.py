@@ -8,8 +8,8 @@ import json
 import pytest
 
 import sfumato.display
-from example_audits import asked, audit, inference, membership, turned
-from sfumato.display import print_audits, print_json, print_membership
+from example_audits import asked, audit, inference, inversion, judge, membership, rebuilt, turned, weighed
+from sfumato.display import print_audits, print_inversion, print_json, print_membership
 
 
 def test_audits_of_the_predictions_show_their_attacks_in_80_columns(
@@ -59,3 +59,22 @@ def test_a_record_is_printed_in_plain_letters(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == {"title": "画"}
+
+
+def test_audits_of_the_weights_show_their_attacks_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sfumato.display, "_FILE_WIDTH", 80)
+    print_audits([weighed(inversion(rebuilt("mirror-black-box"), rebuilt("kedmi", 0.6, prior="inversion", unreached=3)))])
+    shown, said = capsys.readouterr().out.split("The strongest attack on the weights (kedmi")
+    assert max(map(len, shown.splitlines())) <= 80
+    for expected in ("the weights of portraits", "54.0–66.0", "3 of 20", "mirror-black-box", "as the evaluator sees"):
+        assert expected in shown, expected
+    assert "…" not in shown
+    assert "is right on 96.2 % (95.2 to 97.2) of held-out pictures" in said
+
+
+def test_what_was_found_of_the_weights_alone_says_who_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    print_inversion(inversion(evaluator=judge(0.5)))
+    out = capsys.readouterr().out
+    assert out.index("portraits") < out.index("kedmi") < out.index("Nothing is concluded about the weights.")

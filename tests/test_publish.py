@@ -49,7 +49,7 @@ def test_a_run_that_cannot_be_written_whole_is_not_written(
 ) -> None:
     made, stage = audit_recipe(recipe(), blobs, workplace)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StorageError("full")
 
     monkeypatch.setattr("sfumato.report.save", fail)

@@ -37,7 +37,7 @@ def test_json_has_the_keys_that_others_read() -> None:
     record = to_json(audit())
     assert list(record) == [
         "format", "title", "accuracy", "accuracy_interval", "target", "data", "attacks", "exhibits", "untested", "seeds",
-        "versions", "hardware", "certificates", "task", "utility", "membership",
+        "versions", "hardware", "certificates", "task", "utility", "membership", "inversion",
     ]  # fmt: skip
     assert (record["format"], record["accuracy"]) == (1, 0.98)
     assert record["accuracy_interval"] == {"low": 0.98 * 0.999, "high": 0.98 * 1.001}

@@ -20,6 +20,7 @@ from sfumato.data.loader import shuffled
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
+from sfumato.inversion_types import Inversion
 from sfumato.measure import SHOWN, measure
 from sfumato.membership_types import Membership
 from sfumato.modules import eval_mode
@@ -189,6 +190,7 @@ def assemble_audit(
     utility: Mapping[str, Interval],
     certificates: tuple[Certificate, ...] = (),
     membership: Membership | None = None,
+    inversion: Inversion | None = None,
     compression: Compression | None = None,
     title: str = "",
 ) -> Audit:
@@ -204,6 +206,7 @@ def assemble_audit(
         utility: of the target on its task, the headline first.
         certificates: of the target.
         membership: what was found of the predictions.
+        inversion: what was found of the weights.
         compression: what pruning left of the model.
         title: a line for people; model and cut where empty.
     """
@@ -217,7 +220,7 @@ def assemble_audit(
         exhibits=(*sent, *(exhibit for found in findings for exhibit in found.exhibits)),
         untested=(
             *_untested(attacks, seeds, certificates, target),
-            _WEIGHTS,
+            *([] if inversion else [_WEIGHTS]),
             *([] if membership else [_PREDICTIONS]),
         ),
         seeds=tuple(seeds),
@@ -227,6 +230,7 @@ def assemble_audit(
         task=data.task,
         utility=utility,
         membership=membership,
+        inversion=inversion,
     )
 
 

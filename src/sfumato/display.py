@@ -14,7 +14,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sfumato.inversion_types import Inversion
     from sfumato.membership_types import Membership
+    from sfumato.tables import Row
     from sfumato.types import Audit, NamedWatch
 
 _BARS = 20  # at once: of more, those that are done go
@@ -65,7 +67,7 @@ def progress(how: str) -> Iterator[NamedWatch]:
 
 
 def print_audits(audits: Sequence[Audit]) -> None:
-    """Print the headline numbers, a column for each audit, every attack on the predictions, and what they say."""
+    """Print the headline numbers, a column for each audit, every attack on predictions and weights, and what they say."""
     from rich.table import Table
 
     from sfumato.membership_tables import headline_table
@@ -77,7 +79,9 @@ def print_audits(audits: Sequence[Audit]) -> None:
     console().print(shown)
     for audit in audits:
         if audit.membership is not None:
-            _print_attacks(audit.membership, f"the predictions of {audit.title}")
+            _print_membership(audit.membership, f"the predictions of {audit.title}")
+        if audit.inversion is not None:
+            _print_inversion(audit.inversion, f"the weights of {audit.title}")
     for sentence in (*verdict(audits), *refuted(audits)):
         say(sentence)
 
@@ -87,19 +91,40 @@ def print_membership(membership: Membership) -> None:
     from sfumato.membership_report import facts_of
     from sfumato.membership_verdict import membership_alone
 
-    _print_attacks(membership, membership.title)
+    _print_membership(membership, membership.title)
     for sentence in (*facts_of(membership), *membership_alone(membership)):
         say(sentence)
 
 
-def _print_attacks(membership: Membership, title: str) -> None:
-    """Print a table of the attacks in 80 columns: a number, and its interval below."""
-    from rich import box
-    from rich.table import Table
+def print_inversion(inversion: Inversion) -> None:
+    """Print every attack on the weights, the strongest first, and what the numbers say."""
+    from sfumato.inversion_verdict import inversion_alone
 
+    _print_inversion(inversion, inversion.title)
+    for sentence in inversion_alone(inversion):
+        say(sentence)
+
+
+def _print_membership(membership: Membership, title: str) -> None:
     from sfumato.membership_tables import EPSILON, brief_table
 
     headings, rows = brief_table(membership)
+    _print_attacks(headings, rows, title, EPSILON)
+
+
+def _print_inversion(inversion: Inversion, title: str) -> None:
+    from sfumato.inversion_tables import brief_table
+    from sfumato.inversion_words import JUDGED
+
+    headings, rows = brief_table(inversion)
+    _print_attacks(headings, rows, title, JUDGED)
+
+
+def _print_attacks(headings: Sequence[str], rows: Sequence[Row], title: str, caption: str) -> None:
+    """Print a table of attacks in 80 columns: a number, and its interval below."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title, title_justify="left")
     for place, heading in enumerate(headings):
         table.add_column(
@@ -107,7 +132,7 @@ def _print_attacks(membership: Membership, title: str) -> None:
         )  # a name, or words in place of a number, may be long
     for row in rows:
         table.add_row(row.label, *row.cells)
-    table.caption, table.caption_justify = EPSILON, "left"
+    table.caption, table.caption_justify = caption, "left"
     console().print(table)
 
 

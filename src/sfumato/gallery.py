@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sfumato.record import png
+from sfumato.png import png
 from sfumato.tables import describe_attack, show_interval
 from sfumato.types import AttackResult, Audit, Exhibit, Part
 

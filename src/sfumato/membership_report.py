@@ -17,11 +17,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sfumato import markdown
 from sfumato.curve import NARROW, WIDE
 from sfumato.errors import ConfigError
 from sfumato.files import read_json, write_atomic
+from sfumato.inversion_types import Inversion, InversionResult
 from sfumato.membership_record import membership_from_json, membership_to_json
 from sfumato.membership_tables import (
     EPSILON,
@@ -42,6 +44,7 @@ from sfumato.types import AttackResult
 
 TITLE = "What the predictions give away"
 """Heading of a report on the predictions."""
+_Found = TypeVar("_Found", Membership, Inversion)
 _TURNS = "Attacks over models in turn stand below those on the target: they speak of models like it, counted together."
 
 
@@ -165,7 +168,7 @@ def markdown_blocks(names: Sequence[str], memberships: Sequence[Membership | Non
     return blocks
 
 
-def settings_of(results: Iterable[AttackResult | MembershipResult]) -> list[tuple[str, str]]:
+def settings_of(results: Iterable[AttackResult | MembershipResult | InversionResult]) -> list[tuple[str, str]]:
     """Return the hyper-parameters of attacks as (name, text), each different pair once."""
     pairs = ((result.name, ", ".join(f"{key} = {value}" for key, value in result.settings.items())) for result in results)
     return list(dict.fromkeys(pairs))
@@ -235,7 +238,7 @@ def report_ending(path: str | Path) -> str:
 
 
 def _json_text(memberships: Sequence[Membership]) -> str:
-    records = [membership_to_json(found) for found in _some(memberships)]
+    records = [membership_to_json(found) for found in some(memberships)]
     held = records[0] if len(records) == 1 else {"format": 1, "surface": "predictions", "audits": records}
     return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
 
@@ -249,19 +252,11 @@ def membership_markdown(memberships: Sequence[Membership]) -> str:
     Raises:
         ConfigError: there is nothing to write.
     """
-    names = _names(_some(memberships))
+    names = names_of(some(memberships))
     blocks = [f"# {TITLE}", *map(markdown.escape, membership_verdict(names, memberships))]
     blocks += ["## Headline numbers", markdown.table(["", *names], membership_rows(memberships))]
-    blocks += [*markdown_blocks(names, memberships), "## What was not tested", markdown.items(_untested(memberships))]
-    blocks += ["## How this was made"]
-    for name, found in zip(names, memberships, strict=True):
-        facts = [
-            f"seeds: {', '.join(map(str, found.seeds))}; hardware: {found.hardware}",
-            *(f"version of {library}: {version}" for library, version in found.versions.items()),
-            *(f"settings of {attack}: {text or 'none'}" for attack, text in settings_of(found.results)),
-        ]
-        blocks += [f"### {markdown.escape(name)}", markdown.items(facts)]
-    return "\n\n".join(blocks) + "\n"
+    blocks += [*markdown_blocks(names, memberships), "## What was not tested", markdown.items(untested_of(memberships))]
+    return "\n\n".join([*blocks, *origin_blocks(names, memberships)]) + "\n"
 
 
 def membership_html(memberships: Sequence[Membership]) -> str:
@@ -273,9 +268,13 @@ def membership_html(memberships: Sequence[Membership]) -> str:
     Raises:
         ConfigError: there is nothing to write.
     """
-    names = _names(_some(memberships))
+    names = names_of(some(memberships))
     return render(
-        "membership.html.j2",
+        "surface.html.j2",
+        section="predictions.html.j2",
+        words="words.html.j2",
+        link="Predictions",
+        scored="examples",
         title=TITLE,
         names=names,
         found=memberships,
@@ -283,22 +282,41 @@ def membership_html(memberships: Sequence[Membership]) -> str:
         headline=membership_rows(memberships),
         sections=sections(names, memberships),
         overview=overview(names, memberships),
-        untested=_untested(memberships),
+        untested=untested_of(memberships),
         settings=[settings_of(one.results) for one in memberships],
     )
 
 
-def _names(memberships: Sequence[Membership]) -> list[str]:
+def names_of(found: Sequence[Membership | Inversion]) -> list[str]:
     """Return a heading for each: its title, numbered where two agree."""
-    titles = [found.title or "answers" for found in memberships]
+    titles = [one.title or "answers" for one in found]
     return [f"{title} ({number})" if titles.count(title) > 1 else title for number, title in enumerate(titles, 1)]
 
 
-def _untested(memberships: Sequence[Membership]) -> list[str]:
-    return list(dict.fromkeys(sentence for found in memberships for sentence in found.untested))
+def untested_of(found: Sequence[Membership | Inversion]) -> list[str]:
+    """Return what none of several audits says anything about, each sentence once."""
+    return list(dict.fromkeys(sentence for one in found for sentence in one.untested))
 
 
-def _some(memberships: Sequence[Membership]) -> Sequence[Membership]:
-    if not memberships:
+def origin_blocks(names: Sequence[str], found: Sequence[Membership | Inversion]) -> list[str]:
+    """Return what somebody needs to make the numbers again, as blocks of Markdown."""
+    blocks = ["## How this was made"]
+    for name, one in zip(names, found, strict=True):
+        facts = [
+            f"seeds: {', '.join(map(str, one.seeds))}; hardware: {one.hardware}",
+            *(f"version of {library}: {version}" for library, version in one.versions.items()),
+            *(f"settings of {attack}: {text or 'none'}" for attack, text in settings_of(one.results)),
+        ]
+        blocks += [f"### {markdown.escape(name)}", markdown.items(facts)]
+    return blocks
+
+
+def some(found: Sequence[_Found]) -> Sequence[_Found]:
+    """Return several audits.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not found:
         raise ConfigError("expected one audit or several to report, got none; run an audit first")
-    return memberships
+    return found

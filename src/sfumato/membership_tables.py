@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from sfumato.inversion_tables import inversion_rows
 from sfumato.membership_types import Bound, Membership, MembershipResult, Slice
 from sfumato.quantity import show_bytes
 from sfumato.tables import Row, percent, show_interval, show_number, show_share, table
@@ -265,7 +266,7 @@ def describe_membership(result: MembershipResult) -> str:
 
 
 def headline_table(audits: Sequence[Audit]) -> list[Row]:
-    """Return the headline numbers of audits, those of the predictions included, one column for each audit.
+    """Return the headline numbers of audits, those of predictions and weights included, one column for each audit.
 
     Args:
         audits: one or several; `columns` gives the headings of their columns.
@@ -274,7 +275,8 @@ def headline_table(audits: Sequence[Audit]) -> list[Row]:
         >>> headline_table([])[0].label
         'Accuracy'
     """
-    return table(audits, membership_rows([audit.membership for audit in audits]))
+    asked = membership_rows([audit.membership for audit in audits]), inversion_rows([audit.inversion for audit in audits])
+    return table(audits, [*asked[0], *asked[1]])
 
 
 def compression_table(audits: Sequence[Audit]) -> list[Row]:

@@ -33,8 +33,16 @@ def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Pat
     return folder
 
 
-def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name: str) -> Path:
+def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name: str, *, show_private: bool = False) -> Path:
     """Write the run of an audited target: what `publish_target` writes, the record, and the report in HTML and Markdown.
+
+    Args:
+        recipe: what was trained and attacked.
+        made: its audit.
+        stage: of the target.
+        store: holds the weights.
+        name: of the run.
+        show_private: write the private pictures of an inversion's gallery too, where it has any.
 
     Returns:
         The folder of the run.
@@ -45,7 +53,7 @@ def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name:
     with store.writing(name) as part:
         folder = _write_target(recipe, stage, store, name, part)
         for file in _AUDIT_FILES:
-            report.save([made], folder / file)
+            report.save([made], folder / file, show_private=show_private)
     return store.root / name
 
 

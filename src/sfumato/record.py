@@ -14,20 +14,18 @@ Example:
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from pydantic import PositiveInt, TypeAdapter
 
-from sfumato.errors import ConfigError
+from sfumato.inversion_record import InversionRecord
+from sfumato.inversion_record import record_of as inversion_of
 from sfumato.membership_record import MembershipRecord, record_of
 from sfumato.plain import plain, validate
+from sfumato.png import picture, png
 from sfumato.types import (
     AttackResult,
     Audit,
@@ -38,7 +36,6 @@ from sfumato.types import (
     Findings,
     Interval,
     Part,
-    Pixels,
     Selection,
     TargetFacts,
     TaskName,
@@ -83,6 +80,7 @@ class _Record:
     task: TaskName = "classification"
     utility: Mapping[str, Interval] = field(default_factory=dict)
     membership: MembershipRecord | None = None
+    inversion: InversionRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,11 @@ def to_json(audit: Audit) -> dict[str, object]:
 
     Returns:
         The keys `format` (1), `title`, `accuracy` (a plain number), `accuracy_interval`, `target`, `data`, `attacks`, `exhibits`,
-        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task`, `utility` and `membership` (what
-        `membership_to_json` returns, or null). A number that is not finite, which JSON lacks, is the string "NaN", "Infinity" or
-        "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple becomes a list, and a value that JSON has
-        no form for becomes its text; everything else comes back exactly from `from_json`.
+        `untested`, `seeds`, `versions`, `hardware`, `certificates`, `task`, `utility`, `membership` (what `membership_to_json`
+        returns, or null) and `inversion` (what `inversion_to_json` returns, or null). A number that is not finite, which JSON
+        lacks, is the string "NaN", "Infinity" or "-Infinity". A picture is a PNG in base64. In the settings of an attack a tuple
+        becomes a list, and a value that JSON has no form for becomes its text; everything else comes back exactly from
+        `from_json`.
     """
     accuracy = audit.accuracy
     record = _Record(
@@ -132,6 +131,7 @@ def to_json(audit: Audit) -> dict[str, object]:
         task=audit.task,
         utility=audit.utility,
         membership=None if audit.membership is None else record_of(audit.membership),
+        inversion=None if audit.inversion is None else inversion_of(audit.inversion),
     )
     return {item.name: plain(getattr(record, item.name)) for item in fields(record)}
 
@@ -169,6 +169,7 @@ def from_json(record: object) -> Audit:
         task=found.task,
         utility=found.utility,
         membership=None if found.membership is None else found.membership.opened(),
+        inversion=None if found.inversion is None else found.inversion.opened(),
     )
 
 
@@ -252,41 +253,7 @@ def _encode(exhibit: Exhibit) -> _PictureRecord:
     )
 
 
-def png(picture: torch.Tensor) -> str:
-    """Encode one picture without loss.
-
-    Args:
-        picture: (C, H, W), uint8, on the CPU; planes that are neither gray nor RGB lie side by side in gray.
-
-    Returns:
-        A PNG in base64.
-
-    Example:
-        >>> png(torch.zeros(1, 2, 2, dtype=torch.uint8))[:11]
-        'iVBORw0KGgo'
-    """
-    rgb = picture.shape[0] == 3
-    planes = picture.permute(1, 2, 0) if rgb else picture.permute(1, 0, 2).flatten(1)
-    file = io.BytesIO()
-    Image.fromarray(planes.contiguous().numpy()).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
 def _decode(record: _PictureRecord) -> Exhibit:
-    pictures = [_picture(text, record.shape) for text in record.png]
+    pictures = [picture(text, record.shape) for text in record.png]
     pixels = torch.stack(pictures) if pictures else torch.empty((0, *record.shape), dtype=torch.uint8)
     return Exhibit(record.part, pixels, record.attack, record.selection, record.seed)
-
-
-def _picture(text: str, shape: tuple[int, int, int]) -> Pixels:
-    """Decode what `png` wrote, (C, H, W) uint8."""
-    channels, height, width = shape
-    mode, size = ("RGB", (width, height)) if channels == 3 else ("L", (channels * width, height))
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
-            if (image.mode, image.size) != (mode, size):  # looked at before a pixel is decoded: a PNG can be a bomb
-                raise ConfigError(f"expected a {mode} picture of {size}, found {image.mode} of {image.size} in exhibits")
-            planes = torch.from_numpy(np.array(image))
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"expected a PNG in base64, found something else in exhibits: {error}") from error
-    return planes.permute(2, 0, 1) if channels == 3 else planes.reshape(height, channels, width).permute(1, 0, 2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sfumato import markdown
@@ -23,7 +24,10 @@ from sfumato.curve import NARROW, WIDE, Axis, draw, listing, trade_off
 from sfumato.errors import ConfigError
 from sfumato.files import read_json, write_atomic
 from sfumato.gallery import galleries, sheets
-from sfumato.membership_report import TITLE, markdown_blocks, overview, report_ending, sections, settings_of
+from sfumato.inversion_report import markdown_blocks as weight_blocks
+from sfumato.inversion_report import without_private
+from sfumato.inversion_sections import sections as weight_sections
+from sfumato.membership_report import markdown_blocks, overview, report_ending, sections, settings_of
 from sfumato.membership_tables import compression_table, headline_table
 from sfumato.page import render
 from sfumato.record import from_json, to_json
@@ -35,12 +39,13 @@ _ERROR = Axis("MSE of the strongest attack", better="higher hides more")
 _UNCERTIFIED = "no certificate; nothing is claimed about attacks that were not run."
 
 
-def save(audits: Sequence[Audit], path: str | Path) -> Path:
+def save(audits: Sequence[Audit], path: str | Path, *, show_private: bool = False) -> Path:
     """Write audits as one file, by the ending of its name.
 
     Args:
         audits: one or several; the order is that of the columns.
         path: ends in .html, .md or .json; its folder is made when missing.
+        show_private: write the private pictures of an inversion's gallery too, where it has any.
 
     Returns:
         The path written.
@@ -55,7 +60,9 @@ def save(audits: Sequence[Audit], path: str | Path) -> Path:
         sfumato.errors.ConfigError: expected a report ending in .html, .md, .json, got 'audit.pdf'; choose one of these
     """
     writers: Mapping[str, Callable[[Sequence[Audit]], str]] = {".html": to_html, ".md": to_markdown, ".json": _json_text}
-    return write_atomic(path, writers[report_ending(path)](audits).encode(errors="backslashreplace"))
+    write = writers[report_ending(path)]
+    shown = [replace(one, inversion=without_private(one.inversion, kept=show_private)) for one in audits]
+    return write_atomic(path, write(shown).encode(errors="backslashreplace"))
 
 
 def _json_text(audits: Sequence[Audit]) -> str:
@@ -125,6 +132,7 @@ def to_markdown(audits: Sequence[Audit]) -> str:
     blocks += _attack_blocks(names, audits) if shows_features(audits) else []
     blocks += _certificate_blocks(names, audits) if _shows_certificates(audits) else []
     blocks += markdown_blocks(names, [audit.membership for audit in audits])
+    blocks += weight_blocks(names, [audit.inversion for audit in audits])
     left = compression_table(audits)
     blocks += ["## What pruning left", markdown.table(["", *names], left)] if left else []
     blocks += ["## What was not tested", markdown.items(_untested(audits)), "## How this was made"]
@@ -135,10 +143,22 @@ def to_markdown(audits: Sequence[Audit]) -> str:
 
 def _title(audits: Sequence[Audit]) -> str:
     """Return the heading of a report: what gives something away."""
-    if not shows_features(audits):
-        return TITLE
-    asked = any(audit.membership for audit in audits)
-    return "What the features and the predictions give away" if asked else "What the features give away"
+    asked = {
+        "the features": shows_features(audits),
+        "the predictions": any(audit.membership for audit in audits),
+        "the weights": any(audit.inversion for audit in audits),
+    }
+    *others, last = (surface for surface, there in asked.items() if there)
+    before = f"{', '.join(others)} and " if others else ""
+    return f"What {before}{last} give away"
+
+
+def _scored(audits: Sequence[Audit]) -> str:
+    """Return what 95 % intervals are over."""
+    if shows_features(audits):
+        return "pictures"
+    asked = {"examples": any(audit.membership for audit in audits), "classes": any(audit.inversion for audit in audits)}
+    return " or ".join(what for what, there in asked.items() if there)
 
 
 def _shows_certificates(audits: Sequence[Audit]) -> bool:
@@ -206,11 +226,12 @@ def _origin(audit: Audit) -> list[str]:
 
 
 def _settings(audit: Audit) -> list[tuple[str, str]]:
-    return settings_of([*audit.attacks, *(audit.membership.results if audit.membership else ())])
+    asked = [found.results for found in (audit.membership, audit.inversion) if found]
+    return settings_of([*audit.attacks, *(result for results in asked for result in results)])
 
 
 def _untested(audits: Sequence[Audit]) -> list[str]:
-    told = ((*audit.untested, *(audit.membership.untested if audit.membership else ())) for audit in audits)
+    told = (found.untested for audit in audits for found in (audit, audit.membership, audit.inversion) if found)
     return list(dict.fromkeys(sentence for sentences in told for sentence in sentences))
 
 
@@ -259,6 +280,8 @@ def to_html(audits: Sequence[Audit]) -> str:
         attack_columns=[attack_columns(audit) for audit in audits],
         attacks=[attack_table(audit) for audit in audits],
         sections=sections(names, asked),
+        weights=weight_sections(names, [audit.inversion for audit in audits]),
+        scored=_scored(audits),
         overview=overview(names, asked),
         compression=compression_table(audits),
         untested=_untested(audits),

@@ -74,8 +74,8 @@ def columns(audits: Sequence[Audit]) -> list[str]:
 
 
 def shows_features(audits: Sequence[Audit]) -> bool:
-    """Return whether there is anything to say of the features: an audit that asked about the predictions only says nothing."""
-    return any(audit.attacks for audit in audits) or not any(audit.membership for audit in audits)
+    """Return whether there is anything to say of the features: an audit of predictions or weights only says nothing."""
+    return any(audit.attacks for audit in audits) or not any(audit.membership or audit.inversion for audit in audits)
 
 
 def table(audits: Sequence[Audit], more: Sequence[Row] = ()) -> list[Row]:
@@ -89,7 +89,7 @@ def table(audits: Sequence[Audit], more: Sequence[Row] = ()) -> list[Row]:
         Accuracy, or the ranks and mAP of re-identification; the strongest attack on pictures of inference time and its MSE, PSNR
         and SSIM, each with its 95 % interval; its MSE inside and outside the private region, and what a classifier names in the
         reconstructions of the attack that shows most of it, where that was measured; the bits that a picture leaks at most, where
-        that was certified; what the target costs. Nothing of features where only the predictions were asked about.
+        that was certified; what the target costs. Nothing of features where only predictions or weights were asked about.
 
     Example:
         >>> [row.label for row in table([])][:3]

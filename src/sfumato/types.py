@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from sfumato.inversion_types import Inversion
     from sfumato.membership_types import Membership
 
 Images = Float[Tensor, "n c h w"]
@@ -371,6 +372,7 @@ class Audit:
         task: what the target is for.
         utility: every number of the target on its task, [0, 1], by name; `accuracy` is the first of them.
         membership: what the predictions say of who was trained on; None where that was not asked.
+        inversion: what the weights show of the classes; None where that was not asked.
     """
 
     title: str
@@ -387,6 +389,7 @@ class Audit:
     task: TaskName = "classification"
     utility: Mapping[str, Interval] = field(default_factory=dict)
     membership: Membership | None = None
+    inversion: Inversion | None = None
 
     def beaten(self, certificate: Certificate) -> AttackResult | None:
         """Return the strongest attack whose error lies below a certificate's floor, or None where none does.
@@ -410,11 +413,12 @@ class Audit:
         results = [result for result in self.attacks if result.part == part and not (once and result.releases > 1)]
         return min(results, key=lambda result: result.mse.value, default=None)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, show_private: bool = False) -> Path:
         """Write the audit as HTML, Markdown or JSON, by the ending of `path`.
 
         Args:
             path: ends in .html, .md or .json; its folder is made when missing.
+            show_private: write the private pictures of an inversion's gallery too, where it has any.
 
         Returns:
             The path written.
@@ -425,4 +429,4 @@ class Audit:
         """
         from sfumato.report import save  # points up: a record that can save itself reads better
 
-        return save([self], path)
+        return save([self], path, show_private=show_private)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sfumato.inversion_verdict import inversion_alone, inversion_compared, inversion_reservations
 from sfumato.membership_verdict import membership_alone, membership_compared, over_models, reservations
 from sfumato.quantity import show_bytes
 from sfumato.tables import (
@@ -51,12 +52,21 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
             said.append("The two audits used different data, so part of the difference may come from the pictures.")
     told = [sentence for name, audit in zip(names, audits, strict=True) for sentence in _recognized(audit, f" of “{name}”")]
     asked = [audit.membership for audit in audits]
-    return [*said, *dict.fromkeys(told), *over_models(names, asked), *reservations(names, asked)]
+    inverted = [audit.inversion for audit in audits]
+    return [
+        *said,
+        *dict.fromkeys(told),
+        *over_models(names, asked),
+        *reservations(names, asked),
+        *inversion_reservations(names, inverted),
+    ]
 
 
 def _single(audit: Audit) -> list[str]:
     features, asked = shows_features([audit]), audit.membership
-    told = [] if asked is None else membership_alone(asked, " on the predictions" if features else "")
+    others = features or audit.inversion is not None
+    told = [] if asked is None else membership_alone(asked, " on the predictions" if others else "")
+    told += [] if audit.inversion is None else inversion_alone(audit.inversion)
     return [_alone(audit), *_recognized(audit), *told] if features else [*told, _right(audit)]
 
 
@@ -66,11 +76,14 @@ def _hardening(target: TargetFacts) -> str:
 
 
 def _compared(subject: str, old: Audit, new: Audit, *, features: bool) -> list[str]:
-    """Compare what the features give away, and what the predictions do, where anybody asked; what it costs is said once."""
-    if not features:
-        return membership_compared(subject, old.membership, new.membership, _cost(old, new))
-    asked = old.membership is not None or new.membership is not None
-    return [_compare(subject, old, new), *(membership_compared(subject, old.membership, new.membership) if asked else [])]
+    """Compare what features, predictions and weights give away, where anybody asked; what it costs is said once."""
+    said = [_compare(subject, old, new)] if features else []
+    inverted = old.inversion is not None or new.inversion is not None
+    if old.membership is not None or new.membership is not None or not (features or inverted):
+        said += membership_compared(subject, old.membership, new.membership, "" if said else _cost(old, new))
+    if inverted:
+        said += inversion_compared(subject, old.inversion, new.inversion, "" if said else _cost(old, new))
+    return said
 
 
 def refuted(audits: Sequence[Audit]) -> list[str]:

@@ -17,8 +17,8 @@ from sfumato.errors import SfumatoError
 from sfumato.membership_types import Membership, Roc
 from sfumato.modules import eval_mode
 from sfumato.pipeline import audit_recipe
+from sfumato.png import png
 from sfumato.recipe import Recipe
-from sfumato.record import png
 from sfumato.seeds import generator
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row, Study
