@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from sfumato.attacks.features.mirror import Mirror
     from sfumato.attacks.features.refine import Refine
     from sfumato.attacks.predictions.base import References
+    from sfumato.attacks.weights.gmi import GMI
+    from sfumato.attacks.weights.kedmi import KEDMI
     from sfumato.audit import audit
     from sfumato.data.augment import Augment
     from sfumato.data.base import Data
     from sfumato.data.game import Game, play
+    from sfumato.data.identities import by_identity
     from sfumato.data.load import load_data
     from sfumato.data.partition import partition
     from sfumato.defenses.app import APP
@@ -43,10 +46,16 @@ if TYPE_CHECKING:
     from sfumato.defenses.ressfl import ResSFL
     from sfumato.defenses.skip import Skip
     from sfumato.errors import SfumatoError
+    from sfumato.evaluator import Evaluator
+    from sfumato.inversion_types import Inversion
     from sfumato.membership import audit_answers
     from sfumato.membership_types import Membership
     from sfumato.model_audit import audit_membership
     from sfumato.models.resolve import build_model
+    from sfumato.priors.base import Prior
+    from sfumato.priors.saved import load_prior, save_prior
+    from sfumato.priors.settings import PriorSettings
+    from sfumato.priors.train import train_prior
     from sfumato.pruning.footprint import Keep
     from sfumato.recipe import load_recipe
     from sfumato.recognize import Recognizer
@@ -57,6 +66,7 @@ if TYPE_CHECKING:
     from sfumato.task import Reidentification
     from sfumato.train import harden
     from sfumato.types import Audit
+    from sfumato.weights_audit import audit_inversion
 
 _HOME = {
     "APP": "defenses.app",
@@ -73,8 +83,12 @@ _HOME = {
     "DistCorr": "defenses.distcorr",
     "Dropout": "defenses.dropout",
     "Ensemble": "attacks.features.ensemble",
+    "Evaluator": "evaluator",
+    "GMI": "attacks.weights.gmi",
     "Game": "data.game",
     "Gan": "attacks.features.gan",
+    "Inversion": "inversion_types",
+    "KEDMI": "attacks.weights.kedmi",
     "Keep": "pruning.footprint",
     "Likelihood": "attacks.features.likelihood",
     "MCMIA": "defenses.mcmia",
@@ -86,6 +100,8 @@ _HOME = {
     "NoiseNopeek": "defenses.noise_nopeek",
     "Optimizer": "settings",
     "PATROL": "defenses.patrol",
+    "Prior": "priors.base",
+    "PriorSettings": "priors.settings",
     "Recognizer": "recognize",
     "References": "attacks.predictions.base",
     "Refine": "attacks.features.refine",
@@ -99,17 +115,22 @@ _HOME = {
     "Train": "settings",
     "audit": "audit",
     "audit_answers": "membership",
+    "audit_inversion": "weights_audit",
     "audit_membership": "model_audit",
     "build_model": "models.resolve",
+    "by_identity": "data.identities",
     "cuts": "split",
     "harden": "train",
     "load_data": "data.load",
+    "load_prior": "priors.saved",
     "load_recipe": "recipe",
     "load_references": "reference",
     "partition": "data.partition",
     "play": "data.game",
+    "save_prior": "priors.saved",
     "save_references": "reference",
     "split": "split",
+    "train_prior": "priors.train",
     "train_references": "reference",
     "whole": "split",
 }
@@ -129,8 +150,12 @@ __all__ = [
     "DistCorr",
     "Dropout",
     "Ensemble",
+    "Evaluator",
+    "GMI",
     "Game",
     "Gan",
+    "Inversion",
+    "KEDMI",
     "Keep",
     "Likelihood",
     "MCMIA",
@@ -142,6 +167,8 @@ __all__ = [
     "NoiseNopeek",
     "Optimizer",
     "PATROL",
+    "Prior",
+    "PriorSettings",
     "Recognizer",
     "References",
     "Refine",
@@ -155,17 +182,22 @@ __all__ = [
     "Train",
     "audit",
     "audit_answers",
+    "audit_inversion",
     "audit_membership",
     "build_model",
+    "by_identity",
     "cuts",
     "harden",
     "load_data",
+    "load_prior",
     "load_recipe",
     "load_references",
     "partition",
     "play",
+    "save_prior",
     "save_references",
     "split",
+    "train_prior",
     "train_references",
     "whole",
 ]

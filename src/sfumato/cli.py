@@ -12,6 +12,7 @@ import typer
 from sfumato.display import console, print_audits, print_json, print_membership, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError
 from sfumato.place import open_workplace
+from sfumato.prior_cli import prior
 
 if TYPE_CHECKING:
     from sfumato.studies.results import Results
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 study = typer.Typer(help="Run a paper's table or figure, and show ours beside the paper's.", no_args_is_help=True)
 app.add_typer(study, name="study")
+app.add_typer(prior, name="prior")
 
 Runs = Annotated[Path, typer.Option(help="Folder of runs.", envvar="SFUMATO_RUNS")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds data sets.", envvar="SFUMATO_DATA")]
@@ -32,6 +34,9 @@ Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
+ShowPrivate = Annotated[
+    bool, typer.Option("--show-private", help="Put private pictures beside what attacks on weights made of their classes.")
+]
 StudyName = Annotated[str, typer.Argument(metavar="NAME", help="A study of `sfumato study list`, or a TOML file.")]
 SceneName = Literal["digits", "street"]
 SizeName = Literal["smoke", "gpu", "full"]
@@ -166,6 +171,7 @@ def audit(
         Path | None, typer.Option("--output", "-o", help="A report; ends in .html, .md or .json.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")] = False,
+    show_private: ShowPrivate = False,
     runs: Runs = Path("runs"),
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -195,12 +201,21 @@ def audit(
 
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
-        place = open_workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
+        place = open_workplace(
+            runs,
+            data_root,
+            device,
+            resume=resume,
+            restart=restart,
+            skip_bad=skip_bad,
+            show_private=show_private,
+            watch=watch,
+        )
         data = targets.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
-    folder = publish_audit(loaded, made, stage, place.store, loaded.name)
+    folder = publish_audit(loaded, made, stage, place.store, loaded.name, show_private=show_private)
     if output is not None:
-        report.save([made], output)
+        report.save([made], output, show_private=show_private)
     if as_json:
         print_json(to_json(made))
         return
@@ -230,19 +245,24 @@ def _audit_answers(logits: tuple[Path, Path], attacks: list[str] | None, output:
 def report(
     run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or records that --json printed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Ends in .html, .md or .json.")] = Path("report.html"),
+    show_private: ShowPrivate = False,
 ) -> None:
     """Show the audits of several runs side by side."""
     from sfumato import report as reports
+    from sfumato.inversion_report import load_inversions, save_inversion
     from sfumato.membership_report import load_memberships, save_membership
 
-    answers = [found for path in run for found in load_memberships(_record(path))]
-    if answers:
-        if len(answers) < len(run):
-            raise ConfigError("records of answers and audits of recipes cannot stand side by side; report them apart")
-        say(f"report: {save_membership(answers, output)}")
+    records = [_record(path) for path in run]
+    answers = [found for path in records for found in load_memberships(path)]
+    rebuilt = [found for path in records for found in load_inversions(path)]
+    if answers or rebuilt:
+        if max(len(answers), len(rebuilt)) < len(run):
+            raise ConfigError("records of different kinds cannot stand side by side; report them apart")
+        path = save_membership(answers, output) if answers else save_inversion(rebuilt, output, show_private=show_private)
+        say(f"report: {path}")
         return
-    audits = [audit for path in run for audit in reports.load(_record(path))]
-    path = reports.save(audits, output)
+    audits = [audit for path in records for audit in reports.load(path)]
+    path = reports.save(audits, output, show_private=show_private)
     print_audits(audits)
     say(f"report: {path}")
 

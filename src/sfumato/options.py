@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tables `[data]`, `[model]`, `[membership]` and `[audit]` of a recipe may say beside names."""
+"""What the tables `[data]`, `[model]`, `[membership]`, `[inversion]` and `[audit]` of a recipe may say beside names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from sfumato.analysis.certify import EntropyOfX
 from sfumato.analysis.entropy import require_entropy
-from sfumato.arguments import require_choice
+from sfumato.arguments import require_choice, require_least
+from sfumato.attacks.weights.base import MEMORY
 from sfumato.data.game import Canary
 from sfumato.data.partition import require_shares
 from sfumato.data.views import MOST
@@ -25,23 +26,51 @@ class DataOptions:
         public: share of the training pictures that is public, [0, 1).
         reference: share that is kept for a defense to compare with, [0, 1).
         auxiliary: where the adversary's pictures come from.
+        private_identities: for attacks on weights: how many classes the target tells apart, those with the most pictures; the
+            pictures of everybody else are public. None leaves the classes together.
+        pretrain_identities: how many of the others are for pretraining.
+        overlap: where identities are private: share of the other pictures, [0, 1), that may be private ones too, and are left
+            out; more are refused.
 
     Raises:
         ConfigError: budget is not positive, public or reference is outside [0, 1) or both leave nothing, or auxiliary is "public"
-            and nothing is.
+            and nothing is; identities are fewer than 2, or come with another way to share the pictures; or overlap is outside
+            [0, 1).
     """
 
     budget: int = 2 << 30
     public: float = 0.0
     reference: float = 0.0
     auxiliary: Literal["private", "public", "test"] = "private"
+    private_identities: int | None = None
+    pretrain_identities: int = 0
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ConfigError(f"budget must be a positive number of bytes, got {self.budget}; 2147483648 is the default")
         require_shares(self.public, self.reference)
-        if self.auxiliary == "public" and self.public == 0:
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap must be in [0, 1), a share of the public pictures, got {self.overlap}; 0 allows none")
+        self._check_identities()
+        if self.auxiliary == "public" and self.public == 0 and self.private_identities is None:
             raise ConfigError('auxiliary = "public" needs public pictures; set public to their share of train, such as 0.2')
+
+    def _check_identities(self) -> None:
+        if self.private_identities is None:
+            if self.pretrain_identities:
+                raise ConfigError("pretrain_identities needs private_identities: how many classes the target has")
+            return
+        if self.private_identities < 2 or self.pretrain_identities < 0:
+            raise ConfigError(
+                f"private_identities must be at least 2 and pretrain_identities at least 0, got {self.private_identities} and "
+                f"{self.pretrain_identities}"
+            )
+        if self.public or self.reference or self.auxiliary == "test":
+            raise ConfigError(
+                "private_identities makes the pictures of everybody else public, so public, reference and auxiliary = 'test' "
+                "have nothing to share; leave them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +110,25 @@ class AuditOptions:
             raise ConfigError(f"pictures must be at least 1, got {self.pictures}; 1000 is the default")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ConfigError(f"seeds must be different integers >= 0, got {list(self.seeds)}; [0, 1, 2] runs each attack thrice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionOptions:
+    """The `[inversion]` table: attacks on weights.
+
+    Args:
+        identities: how many of the target's classes are attacked, drawn by the seed; None attacks all.
+        memory: bytes that a batch of a search may take.
+
+    Raises:
+        ConfigError: a number is not positive.
+    """
+
+    identities: int | None = None
+    memory: int = MEMORY
+
+    def __post_init__(self) -> None:
+        require_least(1, memory=self.memory, **({} if self.identities is None else {"identities": self.identities}))
 
 
 @dataclass(frozen=True, kw_only=True)

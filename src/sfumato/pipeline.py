@@ -15,6 +15,7 @@ from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
 from sfumato.data.base import Data, Pictures
 from sfumato.errors import ConfigError
 from sfumato.files import file_hash, load_into, read_tensors, write_json, write_tensors
+from sfumato.inversions import audit_weights
 from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import own_code
 from sfumato.predictions import audit_predictions
@@ -48,7 +49,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         workplace: where.
         title: a line for people; the recipe's name where empty.
     """
-    if not recipe.attacks and not recipe.inference:
+    if not (recipe.attacks or recipe.inference or recipe.inverting):
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
     target = build_target(recipe, data, workplace)
     witness = _witness(recipe, data, workplace)  # before the target is trained: what is wrong with it shows at once
@@ -69,6 +70,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         utility=_utility(recipe, target, trained, data, seeds[0]),
         certificates=_certificates(recipe, target, trained, data, seeds[0], workplace) if recipe.split.cut else (),
         membership=audit_predictions(recipe, target, trained, data, workplace),
+        inversion=audit_weights(recipe, target, trained, data, workplace),
         compression=_compression(recipe, target, trained, data, workplace),
         title=title or recipe.name,
     )

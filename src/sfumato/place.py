@@ -25,6 +25,7 @@ def open_workplace(
     resume: bool = False,
     restart: bool = False,
     skip_bad: bool = False,
+    show_private: bool = False,
     watch: NamedWatch | None = None,
 ) -> Workplace:
     """Return where a command works.
@@ -36,6 +37,7 @@ def open_workplace(
         resume: go on with training that was interrupted.
         restart: start interrupted training over.
         skip_bad: go on without pictures that cannot be decoded.
+        show_private: put private pictures beside what attacks on weights made of their classes.
         watch: told of the progress.
 
     Raises:
@@ -55,6 +57,7 @@ def open_workplace(
         device=_device(device),
         resume=resume,
         restart=restart,
+        show_private=show_private,
         watch=watch,
     )
 

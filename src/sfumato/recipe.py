@@ -4,23 +4,24 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from sfumato import registry
-from sfumato.arguments import check, construct
 from sfumato.attacks.base import FeatureAttack
 from sfumato.attacks.predictions.base import MembershipAttack
+from sfumato.attacks.weights.base import InversionAttack
 from sfumato.data.source import Source
 from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.device import DeviceBudget
 from sfumato.errors import ConfigError, RecipeError, nearest
+from sfumato.inversion_recipe import INVERSION_TABLES, InversionPlan, read_plan
 from sfumato.options import AuditOptions, DataOptions, MembershipOptions, ModelOptions
+from sfumato.recipe_tables import Tables
 from sfumato.recognize import Recognizer
 from sfumato.settings import Train
 from sfumato.task import TASKS, Task
@@ -44,7 +45,9 @@ class Recipe:
         task: what for; that of the data with its defaults where None.
         attacks: those on features, by the name that they get in the report.
         inference: those on predictions, by the name that they get in the report.
+        inverting: those on weights, by the name that they get in the report.
         membership: the game of those; None where there are none and no table asks for one.
+        inversion: how those on weights are run and judged.
         audit: how it is audited.
         recognizer: names what it sees in the reconstructions; None asks nobody.
         device: what the device has for the head; None asks nothing of it.
@@ -63,7 +66,9 @@ class Recipe:
     task: Task | None
     attacks: Mapping[str, FeatureAttack]
     inference: Mapping[str, MembershipAttack]
+    inverting: Mapping[str, InversionAttack]
     membership: MembershipOptions | None
+    inversion: InversionPlan
     audit: AuditOptions
     recognizer: Recognizer | None
     device: DeviceBudget | None
@@ -134,15 +139,14 @@ def read_recipe(table: Mapping[str, Any], *, text: str, name: str = "recipe", so
     return Recipe(name=name, text=text, **parts)
 
 
-_TABLES = ("seed", "data", "model", "defenses", "train", "task", "attacks", "membership", "audit", "recognizer", "device")
+_TABLES = (
+    *("seed", "data", "model", "defenses", "train", "task", "attacks"),
+    *("membership", *INVERSION_TABLES, "audit", "recognizer", "device"),
+)
 
 
-@dataclass
-class _Reader:
+class _Reader(Tables):
     """Goes through the tables of a recipe and gathers what is wrong."""
-
-    table: Mapping[str, Any]
-    problems: list[str] = field(default_factory=list)
 
     def read(self) -> dict[str, Any]:
         """Return the fields of the recipe; incomplete where there are problems."""
@@ -162,85 +166,43 @@ class _Reader:
             "options": options,
             "split": split,
             "defenses": self._defenses(),
-            "train": self._construct(Train, self._mapping("train"), "train"),
+            "train": self.construct(Train, self.mapping("train"), "train"),
             "task": self._task(),
             **self._attacks(),
-            "audit": self._construct(AuditOptions, self._mapping("audit"), "audit"),
+            "inversion": read_plan(self),
+            "audit": self.construct(AuditOptions, self.mapping("audit"), "audit"),
             "recognizer": self._recognizer(),
-            "device": self._construct(DeviceBudget, self._mapping("device"), "device") if "device" in self.table else None,
+            "device": self.construct(DeviceBudget, self.mapping("device"), "device") if "device" in self.table else None,
         }
         self._require_cut(split, parts["defenses"], parts["attacks"])
         self._require_references(parts["membership"], parts["defenses"], parts["inference"])
         return parts
 
-    def _construct(self, target: Any, arguments: Mapping[str, object], where: str) -> Any:
-        made, problems = construct(target, arguments, where=where)
-        self.problems += problems
-        return made
-
-    def _mapping(self, key: str, *, required: bool = False) -> dict[str, Any]:
-        if key not in self.table and required:
-            self.problems.append(f"{key}: missing; a recipe needs a table [{key}] with a name")
-        value = self.table.get(key, {})
-        if not isinstance(value, Mapping):
-            self.problems.append(f"{key}: expected a table, found {value!r}")
-            return {}
-        return dict(value)
-
-    def _named(self, family: registry.Family, value: dict[str, Any], where: str) -> str | None:
-        """Take the name out of a table; None where it is missing or unknown, which is then a problem."""
-        name = value.pop("name", None)
-        if name is None:
-            self.problems.append(f"{where}.name: missing; known: {', '.join(registry.TABLE[family])}")
-        elif not isinstance(name, str):
-            self.problems.append(f"{where}.name: expected a string, found {name!r}")
-        elif family == "models" and ":" in name:
-            return name
-        else:
-            try:
-                registry.entry(family, name)
-            except ConfigError as error:
-                self.problems.append(f"{where}.name: {error}")
-            else:
-                return name
-        return None
-
     def _data(self) -> tuple[Source | None, DataOptions | None]:
-        value = self._mapping("data", required=True)
+        value = self.mapping("data", required=True)
         if not isinstance(self.table.get("data"), Mapping):
             return None, None
-        name = self._named("datasets", value, "data")
+        name = self.named("datasets", value, "data")
         common, own = _divide(value, DataOptions)
-        options = self._construct(DataOptions, common, "data")
-        if name is None:
-            return None, options
-        target = registry.entry("datasets", name).load()
-        if "seed" in inspect.signature(target).parameters:
-            own.setdefault("seed", self.table.get("seed", 0))  # how the source itself splits is random too
-        return cast(Source | None, self._construct(target, own, "data")), options
+        options = self.construct(DataOptions, common, "data")
+        return None if name is None else self.source(name, own, "data"), options
 
     def _model(self) -> tuple[str | None, dict[str, object], ModelOptions | None]:
-        value = self._mapping("model", required=True)
+        value = self.mapping("model", required=True)
         if not isinstance(self.table.get("model"), Mapping):
             return None, {}, None
-        name = self._named("models", value, "model")
+        name = self.named("models", value, "model")
         common, own = _divide(value, ModelOptions)
         given_by_data = [key for key in ("classes", "shape") if key in own]
         self.problems += [f"model.{key}: the data set gives it; leave it out" for key in given_by_data]
         if name is not None:
-            self._check_options(name, own, "model")
-        return name, own, self._construct(ModelOptions, common, "model")
-
-    def _check_options(self, model: str, options: Mapping[str, object], where: str) -> None:
-        """Check the arguments of a model of the zoo."""
-        if ":" not in model:
-            given = {"classes": 2, "shape": (1, 8, 8), **options}  # what the data set will say; only the rest is checked here
-            self.problems += check(registry.entry("models", model).load(), given, where=where)[1]
+            self.check_options(name, own, "model")
+        return name, own, self.construct(ModelOptions, common, "model")
 
     def _task(self) -> Task | None:
         if "task" not in self.table:
             return None
-        value = self._mapping("task")
+        value = self.mapping("task")
         if not isinstance(self.table["task"], Mapping):
             return None
         name = value.pop("name", None)
@@ -249,29 +211,22 @@ class _Reader:
         elif not isinstance(name, str) or name not in TASKS:
             self.problems.append(f"task.name: expected one of {', '.join(TASKS)}, found {name!r}{nearest(str(name), TASKS)}")
         else:
-            return cast(Task | None, self._construct(TASKS[name], value, "task"))
+            return cast(Task | None, self.construct(TASKS[name], value, "task"))
         return None
 
     def _recognizer(self) -> Recognizer | None:
         if "recognizer" not in self.table:
             return None
-        made: Recognizer | None = self._construct(Recognizer, self._mapping("recognizer"), "recognizer")
+        made: Recognizer | None = self.construct(Recognizer, self.mapping("recognizer"), "recognizer")
         if made is not None:
-            self._check_options(made.model, made.options, "recognizer.options")
+            self.check_options(made.model, made.options, "recognizer.options")
         return made
-
-    def _list(self, key: str) -> list[tuple[str, dict[str, Any]]]:
-        value = self.table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-            self.problems.append(f"{key}: expected tables written [[{key}]], found {value!r}")
-            return []
-        return [(f"{key}[{place}]", dict(item)) for place, item in enumerate(value)]
 
     def _defenses(self) -> tuple[Defense, ...]:
         made = []
-        for where, value in self._list("defenses"):
-            if name := self._named("defenses", value, where):
-                made.append(self._construct(registry.entry("defenses", name).load(), value, where))
+        for where, value in self.listed("defenses"):
+            if name := self.named("defenses", value, where):
+                made.append(self.construct(registry.entry("defenses", name).load(), value, where))
         whole = [part for part in made if part is not None]
         try:
             composed = Compose(*whole)
@@ -282,10 +237,10 @@ class _Reader:
         return tuple(whole)
 
     def _attacks(self) -> dict[str, Any]:
-        """Return the attacks on features, those on predictions, and the game of these."""
+        """Return the attacks on features, on predictions and on weights, and the game of those on predictions."""
         made: dict[str, Any] = {}
-        for where, value in self._list("attacks"):
-            if not (name := self._named("attacks", value, where)):
+        for where, value in self.listed("attacks"):
+            if not (name := self.named("attacks", value, where)):
                 continue
             label = value.pop("label", name)
             if not isinstance(label, str):
@@ -293,13 +248,14 @@ class _Reader:
                 continue
             if label in made:
                 self.problems.append(f"{where}: a second attack named '{label}'; give it a label of its own")
-            made[label] = self._construct(registry.entry("attacks", name).load(), value, where)
+            made[label] = self.construct(registry.entry("attacks", name).load(), value, where)
         inference = {label: attack for label, attack in made.items() if isinstance(attack, MembershipAttack)}
         asked = inference or "membership" in self.table
         return {
             "attacks": {label: attack for label, attack in made.items() if isinstance(attack, FeatureAttack)},
             "inference": inference,
-            "membership": self._construct(MembershipOptions, self._mapping("membership"), "membership") if asked else None,
+            "inverting": {label: attack for label, attack in made.items() if isinstance(attack, InversionAttack)},
+            "membership": self.construct(MembershipOptions, self.mapping("membership"), "membership") if asked else None,
         }
 
     def _require_references(

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A classifier and people in, an `Inversion` out: the audit of the weights of a model that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.attacks.naming import Named, named_attacks
+from sfumato.attacks.weights.base import MEMORY, InversionAttack
+from sfumato.court import Court
+from sfumato.data.base import Data
+from sfumato.errors import ConfigError
+from sfumato.evaluator import Evaluator
+from sfumato.factors import prepare_reader
+from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures
+from sfumato.inversion_exhibits import exhibits
+from sfumato.inversion_types import Inversion, PriorFacts
+from sfumato.judge import prepare_judge
+from sfumato.model_audit import as_target
+from sfumato.prior_facts import prior_facts
+from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
+from sfumato.priors.settings import FULL, SMOKE, PriorSettings
+from sfumato.priors.train import train_prior
+from sfumato.seeds import generator
+from sfumato.split import Split
+from sfumato.target import Target, WeightsView
+from sfumato.types import NamedWatch, told_as
+
+_SCALES: Mapping[str, Mapping[PriorKind, PriorSettings]] = {"smoke": SMOKE, "full": FULL}
+
+
+def audit_inversion(
+    target: Target | Split | nn.Module,
+    data: Data,
+    attacks: Named[InversionAttack] = ("gmi", "kedmi", "plg"),
+    *,
+    priors: Mapping[PriorKind, Prior] | Literal["smoke", "full"] = "full",
+    evaluator: Evaluator | None = None,
+    classes: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0,),
+    memory: int = MEMORY,
+    show_private: bool = False,
+    title: str = "",
+    watch: NamedWatch | None = None,
+) -> Inversion:
+    """Make pictures of a classifier's classes, and judge what they show.
+
+    Args:
+        target: any classifier from x in [0, 1] to logits, as deployed: a module, a split model, or a target with its defenses.
+        data: the pictures, as `by_identity` shares them: `private` that the target was trained on, `test` of the same people,
+            `public` of others.
+        attacks: names in the registry, attacks of your own making, or attacks by the name that they get in the report.
+        priors: priors by their kind; those that are missing, or all of them, are trained on the public pictures, with the
+            papers' constants, or with "smoke" in minutes on a CPU.
+        evaluator: who judges; a small residual network where None.
+        classes: those to attack; all where None.
+        seeds: run every attack with each of these; the first trains the priors.
+        memory: bytes that a batch of a search may take.
+        show_private: put private pictures into the gallery.
+        title: a line for people; the model's name where empty.
+        watch: told of the progress.
+
+    Returns:
+        The audit.
+
+    Raises:
+        ConfigError: no attack, a class that is none of the target's, or a prior or an evaluator that does not fit.
+        DataError: there are too few pictures to learn from or to judge by.
+        ModelError: the target does not take the pictures, or answers for another number of classes.
+
+    Example:
+        >>> import sfumato as sf
+        >>> people = sf.by_identity(sf.load_data((torch.rand(120, 1, 8, 8), torch.arange(120) % 6)), private=4)
+        >>> net = sf.build_model("cnn4", classes=4, shape=(1, 8, 8))
+        >>> tiny = dict(gan=sf.train_prior("gan", people.part("public"), sf.PriorSettings(width=4, steps=2, batch_size=4)))
+        >>> judge = sf.Evaluator(model="lenet5", epochs=1)
+        >>> found = audit_inversion(net, people, sf.GMI(steps=2), priors=tiny, evaluator=judge)
+        >>> found.results[0].name, found.identities, found.strongest() is None  # the evaluator is below its gate
+        ('gmi', 4, True)
+    """
+    named = named_attacks([attacks] if isinstance(attacks, InversionAttack) else attacks, InversionAttack)
+    if not named:
+        raise ConfigError("an audit of the weights needs at least one attack, such as 'kedmi'; name one")
+    made = as_target(target)
+    device, seeds = made.device, tuple(seeds)
+    judge = prepare_judge(
+        evaluator or Evaluator(), data, made.split, device=device, watch=told_as(watch, f"evaluator of {data.name}")
+    )
+    reader = prepare_reader(data, device=device, watch=told_as(watch, f"reader of factors of {data.name}"))
+    court = Court(made, data, judge, reader)
+    asked = torch.arange(len(data.classes)) if classes is None else torch.tensor(sorted(set(classes)))
+    ready = _Priors(court, asked, priors, seeds[0], watch)
+    results, judged = [], []
+    for seed in seeds:
+        for name, attack in named.items():
+            found = attack(
+                made,
+                ready.of(attack),
+                data.part("public"),
+                asked,
+                outputs=len(data.classes),
+                seed=seed,
+                memory=memory,
+                watch=told_as(watch, name),
+            )
+            results.append(judge_inversion(name, attack, found, classes=asked, court=court, seed=seed))
+            judged.append(judged_pictures(name, found.pictures, classes=asked, court=court, seed=seed))
+    inversion = assemble_inversion(
+        court,
+        results,
+        classes=asked,
+        attacks=named,
+        priors=ready.facts,
+        seeds=seeds,
+        overlap=data.left_out,
+        title=title or made.split.name,
+    )
+    names = [data.classes[label] for label in asked.tolist()]
+    private = partial(court.pictures_of, asked) if show_private else None
+    return dataclasses.replace(inversion, gallery=exhibits(names, judged, private=private))
+
+
+class _Priors:
+    """Priors that are given, and those that are trained when an attack first asks."""
+
+    def __init__(
+        self,
+        court: Court,
+        classes: Tensor,
+        given: Mapping[PriorKind, Prior] | Literal["smoke", "full"],
+        seed: int,
+        watch: NamedWatch | None,
+    ) -> None:
+        self._court, self._classes, self._seed, self._watch = court, classes, seed, watch
+        self._settings = _SCALES[given] if isinstance(given, str) else FULL
+        self._ready = {} if isinstance(given, str) else dict(given)
+        self._facts: dict[PriorKind, PriorFacts] = {}
+
+    @property
+    def facts(self) -> list[PriorFacts]:
+        """What the priors that were asked for are worth."""
+        return list(self._facts.values())
+
+    def of(self, attack: InversionAttack) -> Prior:
+        """Return the prior that an attack searches."""
+        kind = attack.kind
+        if kind not in self._facts:
+            steps, source = 0, "given"
+            if kind not in self._ready:
+                self._ready[kind] = self._train(kind)
+                public = self._court.data.part("public")
+                steps, source = self._settings[kind].steps, f"trained on {len(public):,} public pictures"
+            prior = self._ready[kind].to(self._court.target.device)
+            self._facts[kind] = prior_facts(
+                prior, self._court, self._classes, per_class=attack.per_class, steps=steps, source=source, seed=self._seed
+            )
+        return self._ready[kind]
+
+    def _train(self, kind: PriorKind) -> Prior:
+        device, own = self._court.target.device, kind in FOR_TARGET
+        view = self._court.target.view("weights", generator(self._seed, "view", "prior", kind, device=device))
+        assert isinstance(view, WeightsView)  # noqa: S101 -- the view is made by that access
+        return train_prior(
+            kind,
+            self._court.data.part("public"),
+            self._settings[kind],
+            view=view if own else None,
+            classes=len(self._court.data.classes) if own else None,
+            seed=self._seed,
+            device=device,
+            watch=told_as(self._watch, f"prior '{kind}'"),
+        )
