@@ -14,7 +14,8 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.evaluator import Evaluator
 from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures, yardsticks
 from sfumato.inversion_types import ClassPictures, InversionResult
-from sfumato.types import Interval, Labels
+from sfumato.metrics.proportion import exact_share
+from sfumato.types import Labels
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ def judged(pictures: ClassPictures, classes: list[int], court: Court | None = No
 
 def test_perfect_pictures_are_named_by_everybody() -> None:
     found = judged(painted(torch.tensor([3, 0, 1])), [3, 0, 1])
-    assert (found.top1, found.top5, found.named) == (Interval(1, 1, 1),) * 3
+    assert (found.top1, found.top5, found.named) == (exact_share(3, 3),) * 3  # three classes show no more
     assert found.confidence.value > 0.99
     assert (found.identities, found.per_class, found.unreached) == (3, 3, 0)
     assert (found.name, found.seed, found.access, found.prior) == ("painter", 0, "labels", "style")

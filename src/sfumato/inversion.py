@@ -26,12 +26,13 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.inversion_exhibits import JudgedPictures
 from sfumato.inversion_types import ClassPictures, ClassResult, Inversion, InversionResult, PriorFacts, Yardstick
 from sfumato.inversion_untested import inversion_untested
-from sfumato.metrics.identity import class_interval
+from sfumato.metrics.identity import class_interval, share_interval
 from sfumato.seeds import generator
 from sfumato.types import Interval, Labels
 
 PICTURES = 2000
 """Pictures that a yardstick is measured on, at most."""
+_SHARES = frozenset({"top1", "top5", "named"})
 
 
 def judge_inversion(
@@ -212,7 +213,10 @@ def _flat(pictures: ClassPictures, classes: Labels) -> tuple[Tensor, Labels]:
 
 def _intervals(values: Mapping[str, Tensor], labels: Labels, seed: int, name: str) -> dict[str, Interval]:
     """Return the mean of each measure with its interval over classes."""
-    return {key: class_interval(one, labels, generator(seed, "bootstrap", name, key)) for key, one in values.items()}
+    return {
+        key: (share_interval if key in _SHARES else class_interval)(one, labels, generator(seed, "bootstrap", name, key))
+        for key, one in values.items()
+    }
 
 
 def _yardstick(measured: Measured, seed: int, name: str) -> Yardstick:

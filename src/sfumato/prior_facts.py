@@ -20,7 +20,7 @@ from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, ModelError
 from sfumato.inversion_types import PriorFacts
 from sfumato.metrics.frechet import frechet_distance
-from sfumato.metrics.identity import class_interval, named_within
+from sfumato.metrics.identity import named_within, share_interval
 from sfumato.modules import eval_mode
 from sfumato.priors.base import Prior
 from sfumato.seeds import generator
@@ -74,7 +74,7 @@ def prior_facts(
     return PriorFacts(
         kind=prior.kind,
         frechet=frechet_distance(seen.embedding, court.judge.read(some).embedding),
-        ceiling=class_interval(named, labels, generator(seed, "bootstrap", "prior", prior.kind)),
+        ceiling=share_interval(named, labels, generator(seed, "bootstrap", "prior", prior.kind)),
         steps=steps,
         source=source,
     )

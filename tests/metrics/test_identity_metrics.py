@@ -14,6 +14,7 @@ from sfumato.metrics.identity import (
     factor_error,
     named_within,
     nearest_squared,
+    share_interval,
 )
 
 
@@ -106,3 +107,18 @@ def test_seeds_are_pooled_by_class() -> None:
     labels = torch.tensor([2, 0, 1])
     pooled = class_interval(torch.cat([first, second]), torch.cat([labels, labels]), stream())
     assert pooled == class_interval((first + second) / 2, labels, stream())
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_a_share_that_all_classes_agree_on_has_the_exact_interval_of_so_many_classes(right: float) -> None:
+    labels = torch.arange(20).repeat_interleave(5)
+    found = share_interval(torch.full((100,), right), labels, torch.Generator().manual_seed(0))
+    edge = 0.025 ** (1 / 20)  # Clopper-Pearson of 20 of 20
+    expected = (right, edge, 1.0) if right else (right, 0.0, 1 - edge)
+    np.testing.assert_allclose((found.value, found.low, found.high), expected, atol=1e-9)
+
+
+def test_a_share_on_which_classes_differ_is_bootstrapped_over_them() -> None:
+    labels, values = torch.arange(20).repeat_interleave(5), (torch.arange(100) % 3 == 0).float()
+    shares, means = (f(values, labels, torch.Generator().manual_seed(0)) for f in (share_interval, class_interval))
+    assert shares == means

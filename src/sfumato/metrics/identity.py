@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sfumato.errors import DataError
 from sfumato.metrics.interval import mean_interval
+from sfumato.metrics.proportion import exact_share
 from sfumato.types import Interval, Labels, Logits
 
 _CELLS = 1 << 22
@@ -153,6 +154,27 @@ def class_interval(values: Tensor, labels: Labels, generator: torch.Generator) -
         Interval(value=1.0, low=1.0, high=1.0)
     """
     return mean_interval(class_means(values, labels)[1], generator)
+
+
+def share_interval(values: Tensor, labels: Labels, generator: torch.Generator) -> Interval:
+    """Return the mean over classes of what is right or wrong of each picture, with its 95 % interval.
+
+    It is that of `class_interval` but where all pictures are right, or all wrong: drawn anew they say the same, however few
+    classes there are, and the interval is then the exact one of so many classes.
+
+    Args:
+        values: 0 or 1 a picture, (N,).
+        labels: the class of each, (N,), int64, on the same device.
+        generator: on the CPU.
+
+    Example:
+        >>> share_interval(torch.zeros(4), torch.tensor([0, 0, 1, 2]), torch.Generator().manual_seed(0)).high.__round__(3)
+        0.708
+    """
+    classes, means = class_means(values, labels)
+    if bool((means == means[0]).all()) and float(means[0]) in (0.0, 1.0):
+        return exact_share(int(means.sum()), len(classes))
+    return mean_interval(means, generator)
 
 
 def _classes(labels: Labels, private_labels: Labels) -> list[int]:
