@@ -44,8 +44,9 @@ def test_rows_are_linear_in_the_memory() -> None:
 def test_a_budget_is_at_least_one_row_and_at_most_all() -> None:
     assert rows(1 << 30) == 50
     assert rows(1 << 30, count=1) == 1
-    with pytest.raises(ConfigError, match=r"needs 4,\d\d\d bytes for one picture, and has 100; give it more memory"):
-        rows(100)
+    for count in (1, 50):
+        with pytest.raises(ConfigError, match=r"needs 4,\d\d\d bytes for one picture, and has 100; give it more memory"):
+            rows(100, count)
 
 
 def test_memory_does_not_change_what_is_found() -> None:

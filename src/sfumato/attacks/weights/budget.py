@@ -34,15 +34,15 @@ def rows_within(memory: int, parts: Search, start: Sequence[Tensor], labels: Lab
     Raises:
         ConfigError: not even one row fits.
     """
-    if len(labels) == 1:
-        return 1
-    one, two = (held(parts, start, labels, rows) for rows in (1, 2))
-    each = max(1, two - one)
+    one = held(parts, start, labels, 1)
     if one > memory:
         raise ConfigError(
             f"a search needs {one:,} bytes for one picture, and has {memory:,}; give it more memory, or a smaller prior or target"
         )
-    return max(1, min(len(labels), 1 + (memory - one) // each))
+    if len(labels) == 1:
+        return 1
+    each = max(1, held(parts, start, labels, 2) - one)
+    return min(len(labels), 1 + (memory - one) // each)
 
 
 def held(parts: Search, start: Sequence[Tensor], labels: Labels, rows: int) -> int:
