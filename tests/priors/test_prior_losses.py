@@ -83,4 +83,4 @@ def test_the_margin_is_to_the_highest_other_class() -> None:
     logits, y = _logits(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     rows = zip(logits.tolist(), y.tolist(), strict=True)
     wanted = np.mean([max(value for k, value in enumerate(row) if k != label) - row[label] for row, label in rows])
-    assert losses.margin_loss(logits, y).item() == pytest.approx(wanted)
+    assert losses.max_margin(logits, y).mean().item() == pytest.approx(wanted)

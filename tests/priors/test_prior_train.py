@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from sfumato import seeds
 from sfumato.data.resident import ResidentPictures
+from sfumato.data.variation import DRAWS
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError, DataError, TrainingError, WeightsError
 from sfumato.priors import train
 from sfumato.priors.base import Prior, PriorKind
-from sfumato.priors.conditional import augmented, pseudo_labels
+from sfumato.priors.conditional import SEEN, pseudo_labels
 from sfumato.priors.settings import SMOKE, PriorSettings
 from sfumato.priors.train import new_prior, train_prior
 from sfumato.split import whole
@@ -157,9 +158,9 @@ def test_averaged_weights_lag_behind() -> None:
         assert lagged.norm() <= moved.norm()
 
 
-def test_augmented_pictures_stay_pictures() -> None:
+def test_what_the_target_sees_of_made_pictures_stays_pictures() -> None:
     x = torch.rand(6, 3, 8, 8, generator=seeds.generator(0, "x")).requires_grad_()
-    seen = augmented(x, seeds.generator(0, "augment"))
+    seen = SEEN.vary(x, torch.rand(6, DRAWS, generator=seeds.generator(0, "augment")))
     assert seen.shape == x.shape
     assert float(seen.detach().min()) >= 0
     assert float(seen.detach().max()) <= 1
@@ -167,7 +168,7 @@ def test_augmented_pictures_stay_pictures() -> None:
     seen.sum().backward()
     assert x.grad is not None
     assert x.grad.flatten(1).any(1).all()
-    flat = augmented(torch.full((50, 1, 8, 8), 0.5), seeds.generator(0, "flat"))
+    flat = SEEN.vary(torch.full((50, 1, 8, 8), 0.5), torch.rand(50, DRAWS, generator=seeds.generator(0, "flat")))
     assert 0.4 - 1e-6 <= float(flat.min()) < 0.45 < 0.55 < float(flat.max()) <= 0.6 + 1e-6
 
 

@@ -9,26 +9,23 @@ Departures: the jitter is of brightness and contrast, in that order; the release
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.data.base import Pictures
 from sfumato.data.loader import batches
+from sfumato.data.variation import DRAWS, Variation
 from sfumato.errors import DataError
 from sfumato.models.conditional import ConditionalGenerator, ProjectionDiscriminator
 from sfumato.priors.base import Prior
 from sfumato.priors.contest import Contest, Turn
-from sfumato.priors.losses import critic_gap, generator_gap, margin_loss
+from sfumato.priors.losses import critic_gap, generator_gap, max_margin
 from sfumato.priors.settings import PriorSettings
 from sfumato.target import BATCH, WeightsView
 from sfumato.types import Images, Labels
 
-_CROP = (0.8, 1.0)  # share of the area
-_TURN = math.radians(5)
-_JITTER = 0.2
+SEEN = Variation(scale=(0.8, 1.0), rotation=5.0, jitter=0.2, flip=0.5)
+"""What the target is shown of made pictures, while the prior learns and while it is searched."""
 
 
 def conditional_prior(image_shape: tuple[int, int, int], settings: PriorSettings, classes: int) -> Prior:
@@ -69,37 +66,6 @@ def pseudo_labels(view: WeightsView, public: Pictures, top: int) -> tuple[Tensor
     return chosen.flatten(), torch.arange(len(chosen)).repeat_interleave(top)
 
 
-def augmented(x: Images, stream: torch.Generator) -> Images:
-    """Move, light and crop pictures at random, with gradient to them.
-
-    Args:
-        x: (N, C, H, W), [0, 1], square.
-        stream: of random numbers, on the CPU.
-
-    Returns:
-        The same shape and range: 0.8 to 1 of the area, turned by up to 5 degrees, mirrored or not, brightness and contrast
-        changed by up to a fifth.
-
-    Example:
-        >>> augmented(torch.rand(2, 3, 8, 8), torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 3, 8, 8])
-    """
-    area, across, along, turn, mirror, light, contrast = torch.rand(7, len(x), generator=stream).to(x).unbind()
-    side = torch.sqrt(_CROP[0] + (_CROP[1] - _CROP[0]) * area)
-    angle = (2 * turn - 1) * _TURN
-    cos, sin, sign = side * angle.cos(), side * angle.sin(), 1 - 2 * (mirror < 0.5).to(x)
-    rows = [sign * cos, -sign * sin, (1 - side) * (2 * across - 1), sin, cos, (1 - side) * (2 * along - 1)]
-    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
-    moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    lit = (moved * _factor(light)).clamp(0, 1)
-    middle = lit.mean((1, 2, 3), keepdim=True)
-    return (middle + (lit - middle) * _factor(contrast)).clamp(0, 1)
-
-
-def _factor(share: Tensor) -> Tensor:
-    return (1 + _JITTER * (2 * share - 1))[:, None, None, None]
-
-
 class ConditionalContest(Contest):
     """Made pictures of a class against public ones that look like it to the target.
 
@@ -134,8 +100,8 @@ class ConditionalContest(Contest):
         x_hat, y = self._made(turn)
         loss = generator_gap(self.settings.loss, self.critic(x_hat, y))
         if self.settings.margin:
-            seen = augmented(x_hat, turn.stream("augment"))
-            loss = loss + self.settings.margin * margin_loss(self.view.classify(seen).logits, y)
+            seen = SEEN.vary(x_hat, torch.rand(len(x_hat), DRAWS, generator=turn.stream("augment")).to(x_hat.device))
+            loss = loss + self.settings.margin * max_margin(self.view.classify(seen).logits, y).mean()
         return loss
 
     def _made(self, turn: Turn) -> tuple[Images, Labels]:

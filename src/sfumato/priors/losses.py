@@ -12,7 +12,7 @@ Equations: (wgan-gp) L_D = E D(x_hat) - E D(x), L_G = -E D(x_hat) -> critic_gap,
     (soft) E sum_k -p_k log softmax(logits)_k -> soft_label_loss
     (match) mean over features of |E f(x_hat) - E f(x)| -> matching_loss
     (entropy) sum over the batch of H(softmax(logits)) -> entropy
-    (margin) E max_k!=y l_k - E l_y -> margin_loss
+    (margin) E max_k!=y l_k - E l_y -> max_margin
 Departures: none; the entropy is a sum where every other term is a mean, as in KEDMI's release, whose weight of 1e-4 is for that.
 """
 
@@ -117,17 +117,16 @@ def entropy(logits: Logits) -> Tensor:
     return -(named.exp() * named).sum()  # (entropy)
 
 
-def margin_loss(logits: Logits, y: Labels) -> Tensor:
-    """Return by how much the logit of another class is the highest, on average: a scalar.
+def max_margin(logits: Logits, labels: Labels) -> Tensor:
+    """Return how far the class of each row is behind the best other, (N,); below 0 it is ahead.
 
     Args:
-        logits: (N, K), K at least 2.
-        y: the class that each is to be, (N,).
+        logits: (N, K), float, K at least 2.
+        labels: (N,), int64.
 
     Example:
-        >>> margin_loss(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])).item()
+        >>> max_margin(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1])).item()
         -1.0
     """
-    named = F.one_hot(y, logits.shape[1]).bool()
-    others = logits.masked_fill(named, -torch.inf).amax(1)
-    return (others - logits[named]).mean()  # (margin)
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - logits.gather(1, labels[:, None])[:, 0]  # (margin)

@@ -234,8 +234,10 @@ class _Run:
 
 @torch.no_grad()
 def _average(kept: nn.Module, now: nn.Module, share: float) -> None:
-    """Move averaged weights towards the present ones; statistics are taken as they are."""
-    for weight, new in zip(kept.parameters(), now.parameters(), strict=True):
-        weight.lerp_(new, 1 - share)
-    for statistic, latest in zip(kept.buffers(), now.buffers(), strict=True):
-        statistic.copy_(latest)
+    """Move averaged weights, and the statistics that go with them, towards the present ones."""
+    latest = now.state_dict()
+    for name, value in kept.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(latest[name], 1 - share)
+        else:
+            value.copy_(latest[name])  # a count of batches

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.attacks.weights.objectives import IDENTITY, Identity, cross_entropy, logit, max_margin, poincare
+from sfumato.attacks.weights.objectives import IDENTITY, Identity, cross_entropy, logit, poincare
+from sfumato.priors.losses import max_margin
 
 LOGITS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.tensor([0, 3, 1, 1, 2])

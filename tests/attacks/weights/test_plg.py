@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sfumato.attacks.weights.augment import Variation
-from sfumato.attacks.weights.objectives import max_margin
 from sfumato.attacks.weights.plg import PLG, over_variations
 from sfumato.attacks.weights.search import Rows, Trial
 from sfumato.data.resident import ResidentPictures
+from sfumato.data.variation import Variation
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError
 from sfumato.priors.base import Prior
+from sfumato.priors.losses import max_margin
 from sfumato.split import whole
 from sfumato.target import Classified, Target
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.attacks.weights.augment import Variation
 from sfumato.attacks.weights.selection import (
     in_parts,
     mirrored,
@@ -15,6 +14,7 @@ from sfumato.attacks.weights.selection import (
     select_end,
     select_start,
 )
+from sfumato.data.variation import Variation
 from sfumato.errors import ConfigError
 from style_toys import drawn
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
 from sfumato.attacks.weights.assembly import rows_of
-from sfumato.attacks.weights.augment import Variation, center
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
 from sfumato.attacks.weights.clipping import l1_ball
@@ -36,6 +35,7 @@ from sfumato.attacks.weights.selection import (
     robust_pictures,
     select_start,
 )
+from sfumato.data.variation import Variation, center
 from sfumato.errors import ConfigError
 from sfumato.inversion_types import ClassPictures
 from sfumato.priors.base import Style

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
 from sfumato.attacks.weights.assembly import pictures, rows_of
-from sfumato.attacks.weights.augment import Variation
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
 from sfumato.attacks.weights.objectives import cross_entropy, identity
 from sfumato.attacks.weights.search import Search
 from sfumato.attacks.weights.selection import answers, drawn_styles, p_space, require_selection, select_start
+from sfumato.data.variation import Variation
 from sfumato.inversion_types import ClassPictures
 from sfumato.types import Images, Labels
 

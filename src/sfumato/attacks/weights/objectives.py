@@ -9,7 +9,7 @@ Equations: identity, GMI and KEDMI: -log softmax(l)_y -> cross_entropy
     identity, LOMMA: -l_y -> logit
     regularizer, LOMMA: mean_d (phi(x) - p_reg)^2 -> feature_pull
     identity, PPA: arccosh(1 + 2 |u - v|^2 / ((1 - |u|^2) (1 - |v|^2))), u = l / |l|_1, v = 1 - xi at y, 0 elsewhere -> poincare
-    identity, PLG: -l_y + max of the other logits -> max_margin
+    identity, PLG: -l_y + max of the other logits -> priors.losses.max_margin
     prior, GMI: -D(x) -> realness
     prior, KEDMI: softplus(lse D(x)) - lse D(x) = softplus(-lse D(x)) -> likeness
 Departures: PPA's release divides by 1 - |u|^2, which is 0 where one logit holds the whole of the norm, and its loss is then
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.attacks.weights.search import Term, Trial
+from sfumato.priors.losses import max_margin
 from sfumato.types import Labels, Logits
 
 _LEAST = 1e-6
@@ -60,21 +61,6 @@ def logit(logits: Logits, labels: Labels) -> Tensor:
         -3.0
     """
     return -logits.gather(1, labels[:, None])[:, 0]
-
-
-def max_margin(logits: Logits, labels: Labels) -> Tensor:
-    """Return how far the class of each row is behind the best other, (B,); below 0 it is ahead.
-
-    Args:
-        logits: (B, K), float, K at least 2.
-        labels: (B,), int64.
-
-    Example:
-        >>> max_margin(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1])).item()
-        -1.0
-    """
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.amax(1) + logit(logits, labels)
 
 
 def poincare(logits: Logits, labels: Labels, *, xi: float = 1e-4) -> Tensor:

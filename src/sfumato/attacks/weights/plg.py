@@ -19,16 +19,15 @@ from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
 from sfumato.attacks.weights.assembly import drawn, pictures, rows_of
-from sfumato.attacks.weights.augment import Variation
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
-from sfumato.attacks.weights.objectives import Identity, max_margin
+from sfumato.attacks.weights.objectives import Identity
 from sfumato.attacks.weights.search import Search, Term, Trial
+from sfumato.data.variation import Variation
 from sfumato.inversion_types import ClassPictures
+from sfumato.priors.conditional import SEEN
+from sfumato.priors.losses import max_margin
 from sfumato.types import Labels
-
-VARIATION = Variation(scale=(0.8, 1.0), rotation=5.0, jitter=0.2, flip=0.5)
-"""What the target is shown of a picture."""
 
 
 def over_variations(loss: Identity, variation: Variation, count: int) -> Term:
@@ -82,7 +81,7 @@ class PLG(InversionAttack):
         parts = Search(
             decode=means.prior,
             ask=means.white.classify,
-            terms=[(1.0, over_variations(max_margin, VARIATION, self.variations))],
+            terms=[(1.0, over_variations(max_margin, SEEN, self.variations))],
             optimizer=lambda variables: torch.optim.Adam(variables, lr=self.learning_rate),
             steps=self.steps,
         )

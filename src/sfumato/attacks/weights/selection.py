@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from sfumato.attacks.weights.assembly import pictures, rows_of
-from sfumato.attacks.weights.augment import Variation
 from sfumato.attacks.weights.base import Means
 from sfumato.attacks.weights.clipping import PSpace
 from sfumato.attacks.weights.search import Rows
+from sfumato.data.variation import Variation
 from sfumato.errors import ConfigError
 from sfumato.inversion_types import ClassPictures
 from sfumato.seeds import derive

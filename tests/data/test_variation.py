@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random variations of pictures, `sfumato.attacks.weights.augment`."""
+"""Random variations of pictures, `sfumato.data.variation`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.attacks.weights.augment import DRAWS, Variation, center
 from sfumato.attacks.weights.search import Rows
+from sfumato.data.variation import DRAWS, Variation, center
 from sfumato.errors import ConfigError
 from style_toys import drawn
 

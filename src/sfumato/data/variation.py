@@ -2,7 +2,7 @@
 """Random variations of pictures, with gradient to them: what an attack shows the target so that no picture fools it alone.
 
 A variation crops, resizes, rotates, jitters and mirrors every picture of a batch at once, on its own device. Its random numbers
-are those of the rows of a search, so that a picture is varied the same way whichever others are in its batch.
+are given: those of the rows of a search, so that a picture is varied the same way whichever others are in its batch.
 
 Source: struppek2022ppa, section 3.3 (crops); an2022mirror, section IV (flips); yuan2023plg, section 4.2 (and jitter, rotation).
 Departures: a crop has its exact place and size, not one in whole pixels, and is sampled bilinearly in one go with the rotation. A
@@ -14,18 +14,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.attacks.weights.search import Rows
 from sfumato.errors import ConfigError
 from sfumato.types import Images
 
 DRAWS = 8
 """Random numbers that a variation takes for each picture."""
 _GRAY = (0.299, 0.587, 0.114)
+
+
+class Draws(Protocol):
+    """Whoever has random numbers for every picture of a batch, such as the rows of a search."""
+
+    def uniform(self, *size: int, purpose: str) -> Tensor:
+        """Return numbers in [0, 1), (B, *size), on the device of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +50,7 @@ class Variation:
         ConfigError: an argument is outside its range.
 
     Example:
-        >>> rows = Rows(torch.arange(2), torch.zeros(2, dtype=torch.int64), total=2, step=0, seed=0)
-        >>> Variation(scale=(0.5, 0.9), flip=0.5)(torch.rand(2, 3, 8, 8), rows).shape
+        >>> Variation(scale=(0.5, 0.9), flip=0.5).vary(torch.rand(2, 3, 8, 8), torch.rand(2, DRAWS)).shape
         torch.Size([2, 3, 8, 8])
     """
 
@@ -64,12 +70,12 @@ class Variation:
         if not (0 <= self.jitter <= 1 and 0 <= self.flip <= 1):
             raise ConfigError(f"jitter and flip must be in [0, 1], got {self.jitter} and {self.flip}; 0 disables them")
 
-    def __call__(self, x: Images, rows: Rows, purpose: str = "variation") -> Images:
+    def __call__(self, x: Images, rows: Draws, purpose: str = "variation") -> Images:
         """Vary the pictures of rows.
 
         Args:
             x: (B, C, H, W), [0, 1], on the device of the rows.
-            rows: which these are.
+            rows: which these are, with their random numbers.
             purpose: names the random numbers, where a step varies its pictures more than once.
 
         Returns:
