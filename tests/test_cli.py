@@ -21,6 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
+import inversion_recipes
+import quadrants
+import sfumato as sf
 import sfumato.cli
 import sfumato.display
 from sfumato.files import read_tensors, write_tensors
@@ -691,3 +694,104 @@ def test_an_interrupted_training_resumes_to_the_same_weights(sfumato_: Command, 
     assert sfumato_("train", recipe, "--runs", "whole").status == 0
     resumed, whole = (read_tensors(f"{runs}/tiny/weights.safetensors")[0] for runs in ("runs", "whole"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+# People in a classifier
+
+
+@pytest.fixture
+def people(place: Path) -> Path:
+    """A recipe that attacks weights, in the folder of the newcomer."""
+    (place / "people.toml").write_text(inversion_recipes.RECIPE)
+    return place / "people.toml"
+
+
+def test_an_audit_of_weights_writes_private_pictures_only_where_they_are_asked_for(
+    sfumato_: Command, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, _ = sfumato_("audit", people)
+    assert status == 0
+    assert "The strongest attack on the weights (gmi, which sees the weights): " in out
+    assert out.splitlines()[-1] == "report: runs/people/report.html"
+
+    def private() -> list[object]:
+        record = json.loads(Path("runs/people/audit.json").read_text())
+        assert record["inversion"]["identities"] == 3
+        return [exhibit["private"] for exhibit in record["inversion"]["gallery"]]
+
+    assert private() == [None] * 3
+    hidden = Path("runs/people/report.html").read_text()
+    assert "--show-private" in hidden
+    computed = inversion_recipes.note(monkeypatch)
+    printed = sfumato_("audit", people, "--show-private", "--json", "-o", "shown.html")
+    assert computed == []
+    assert printed.status == 0
+    record = json.loads(printed.out)
+    assert record == json.loads(Path("runs/people/audit.json").read_text())
+    assert all(private())
+    shown = Path("shown.html").read_text()
+    assert shown.count("data:image/png") > hidden.count("data:image/png")
+    assert "--show-private" not in shown
+    again = json.loads(sfumato_("audit", people, "--json").out)
+    assert [exhibit["private"] for exhibit in again["inversion"]["gallery"]] == [None] * 3
+    assert private() == [None] * 3, "who no longer asks leaves none in the folder of the run"
+
+
+def test_report_shows_audits_of_weights_alone_side_by_side(sfumato_: Command, place: Path) -> None:
+    data = quadrants.people(each=8)
+    judge, net = sf.Evaluator(model="lenet5", epochs=1, gate=0.0), sf.build_model("cnn4", classes=4, shape=data.shape)
+    settings = sf.PriorSettings(width=4, latent=8, steps=1, batch_size=4)
+    prior = sf.train_prior("gan", data.part("public"), settings)
+    attack = sf.GMI(steps=1, per_class=2)
+    for name in ("before", "after"):
+        found = sf.audit_inversion(net, data, attack, priors={"gan": prior}, evaluator=judge, title=name, show_private=True)
+        found.save(f"{name}.json", show_private=name == "after")
+    for ending in ("html", "md", "json"):
+        status, out, _ = sfumato_("report", "before.json", "after.json", "-o", f"both.{ending}")
+        assert (status, out.splitlines()[-1]) == (0, f"report: both.{ending}")
+        text = Path(f"both.{ending}").read_text()
+        assert "before" in text
+        assert "after" in text
+    hidden = Path("both.html").read_text().count("data:image/png")
+    sfumato_("report", "before.json", "after.json", "-o", "both.html", "--show-private")
+    assert Path("both.html").read_text().count("data:image/png") > hidden
+
+
+def test_records_of_different_kinds_do_not_stand_side_by_side(sfumato_: Command, people: Path) -> None:
+    found = sf.audit_answers(*write_answers(40), attacks=["loss"])
+    found.save("answers.json")
+    assert sfumato_("audit", people, "-o", "weights.json").status == 0
+    status, _, err = sfumato_("report", "answers.json", "weights.json")
+    assert (status, err) == (2, "sfumato: records of different kinds cannot stand side by side; report them apart\n")
+
+
+def test_prior_train_is_a_command_and_its_prior_is_one_for_a_recipe(sfumato_: Command, people: Path) -> None:
+    said = sfumato_("prior", "train", "--help")
+    assert said.status == 0
+    assert all(option in said.out for option in ("--data", "--kind", "--size", "--scale", "--steps", "--resume", "--restart"))
+    quick = ("--size", 16, "--steps", 2, "--width", 4, "--batch", 4)
+    status, out, _ = sfumato_("prior", "train", "--data", "portraits", *quick)
+    assert (status, out.splitlines()[-1]) == (0, "prior: runs/priors/portraits-gan-16/prior.safetensors")
+    path = "runs/priors/portraits-gan-16/prior.safetensors"
+    people.write_text(inversion_recipes.RECIPE.replace("[prior.gan]", f'[prior.gan]\nweights = "{path}"'))
+    record = json.loads(sfumato_("audit", people, "--json").out)
+    (prior,) = record["inversion"]["priors"]
+    assert (prior["kind"], prior["source"]) == ("gan", "loaded from prior.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("private_identities = 4\n", "", "an adversary of the weights has pictures of others; say how many classes"),
+        ("identities = 3", "identities = 9", "identities must be at most 4, the classes of the target, got 9"),
+        ('model = "lenet5"', 'model = "cnn4"\noptions = { width = 0.25 }', "the evaluator must be of another architecture"),
+        ("[prior.gan]", "[prior.gna]", "people.toml: 1 problem\n  - prior.gna: unknown key (did you mean 'gan'?)"),
+        ("[prior.gan]", '[prior.gan]\nweights = "people.toml"', "people.toml"),
+    ],
+)
+def test_what_is_wrong_with_an_attack_on_weights_is_one_message(
+    old: str, new: str, expected: str, people: Path, refused: Callable[..., str]
+) -> None:
+    assert inversion_recipes.RECIPE.count(old) == 1
+    people.write_text(inversion_recipes.RECIPE.replace(old, new))
+    assert expected in refused("audit", people.name)

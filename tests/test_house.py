@@ -60,7 +60,7 @@ ROWS = [
     {"gallery", "inversion_gallery", "verdict", "membership_verdict", "inversion_verdict", "curve", "roc_drawing"},
     {"report", "membership_report", "inversion_report", "inversion_sections"},
     {"targets", "publish"},
-    {"inversions", "predictions"},
+    {"inversions", "inversion_priors", "predictions"},
     {"pipeline"},
     {"demo"},
     {"studies"},

@@ -13,7 +13,12 @@ import pytest
 import torch
 
 import sfumato as sf
+from sfumato import registry
+from sfumato.attacks.naming import names_of
+from sfumato.attacks.weights.base import InversionAttack
+from sfumato.data.ffhq import Ffhq
 from sfumato.options import MembershipOptions
+from sfumato.priors.settings import SMOKE
 from sfumato.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -154,3 +159,54 @@ def test_the_python_of_predictions_runs_as_written_but_smaller() -> None:
     assert isinstance(found, sf.Membership)
     assert found.references == 4
     assert found.strongest() is not None
+
+
+def test_the_recipes_of_weights_are_recipes() -> None:
+    drawn, own = [block for block in blocks("toml") if "private_identities" in block or "[public]" in block]
+    recipe = parse_recipe(drawn)
+    assert list(recipe.inverting) == ["gmi", "kedmi", "plg"]
+    assert (recipe.data.private_identities, recipe.inversion.options.identities, recipe.split.cut) == (40, 20, "")
+    assert recipe.inversion.evaluator.gate == sf.Evaluator().gate
+    assert {kind: plan.settings for kind, plan in recipe.inversion.priors.items()} == SMOKE
+    faces = parse_recipe(own)
+    assert isinstance(faces.inversion.public, Ffhq)
+    assert list(faces.inverting) == ["plg"]
+
+
+def test_the_table_of_weights_says_the_prior_and_the_steps_that_each_attack_has() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", README, re.MULTILINE)
+    told = {name: (access, prior, whose) for names, access, prior, whose in rows for name in re.findall("`([^`]+)`", names)}
+    for name in names_of(InversionAttack):
+        attack = registry.create("attacks", name, {})
+        assert isinstance(attack, InversionAttack)
+        access, prior, _ = told[name]
+        assert attack.access in access
+        assert f"`{attack.kind}`" in prior
+    for name in ("gmi", "gmi-original", "kedmi", "kedmi-original", "mirror-weights", "vmi"):
+        made = registry.create("attacks", name, {})
+        assert f"{made.steps:,}" in told[name][2]  # type: ignore[attr-defined]
+
+
+def test_the_python_of_weights_runs_as_written_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for block in blocks("python") if "audit_inversion" in block]
+    small = {
+        'sf.load_data("portraits", size=32)': 'sf.load_data("portraits", size=16, options={"identities": 8, "per_identity": 6})',
+        "private=40": "private=4",
+        'sf.build_model("resnet20", classes=40': 'sf.build_model("cnn4", classes=4',
+        "epochs=12": "epochs=1",
+        'model="vgg11", options={"width": 0.25}, gate=0.8': 'model="lenet5", epochs=1, gate=0.0',
+        '["gmi", sf.KEDMI(steps=300)]': "[sf.GMI(steps=2)]",
+        'priors="smoke"': "priors=tiny",
+    }
+    for written, run in small.items():
+        assert code.count(written) == 1, written
+        code = code.replace(written, run)
+    settings = sf.PriorSettings(width=4, latent=8, steps=1, batch_size=4)
+    public = sf.load_data("portraits", size=16, options={"identities": 4, "per_identity": 6}).part("train")
+    monkeypatch.chdir(tmp_path)
+    names = {"sf": sf, "tiny": {"gan": sf.train_prior("gan", public, settings)}}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "What the weights give away" in (tmp_path / "weights.html").read_text()
+    best = names["best"]
+    assert best is not None
+    assert (names["found"].outputs, best.name) == (4, "gmi")  # type: ignore[attr-defined]

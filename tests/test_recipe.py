@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ from hypothesis import strategies as st
 
 import sfumato as sf
 from sfumato.arguments import check, construct
+from sfumato.data.portraits import Portraits
 from sfumato.demo import demo_recipe
 from sfumato.errors import ConfigError, RecipeError, SfumatoError
+from sfumato.evaluator import Evaluator
+from sfumato.options import InversionOptions
+from sfumato.priors.settings import FULL, SMOKE
 from sfumato.recipe import parse_recipe
 from sfumato.settings import Train
 from sfumato.task import Classification
@@ -266,3 +271,124 @@ def test_every_problem_of_a_recognizer_is_reported() -> None:
     assert problem.startswith("recognizer.options.widht: unknown key (did you mean 'width'?)")
     (problem,) = problems("recognizer = 3\n" + WHOLE)
     assert problem == "recognizer: expected a table, found 3"
+
+
+WEIGHTS = """
+[data]
+name = "portraits"
+private_identities = 40
+[model]
+name = "vgg11"
+[[attacks]]
+name = "gmi"
+[[attacks]]
+name = "kedmi"
+label = "short"
+steps = 5
+"""
+
+
+def test_a_recipe_can_attack_weights_and_says_the_defaults() -> None:
+    made = parse_recipe(WEIGHTS)
+    assert list(made.inverting) == ["gmi", "short"]
+    assert made.inverting["short"].steps == 5  # type: ignore[attr-defined]
+    assert (made.attacks, made.inference, made.membership, made.split.cut) == ({}, {}, None, "")
+    plan = made.inversion
+    assert plan.options == InversionOptions()
+    assert plan.evaluator == Evaluator()
+    assert plan.public is None
+    assert {kind: prior.settings for kind, prior in plan.priors.items()} == FULL
+    assert {prior.weights for prior in plan.priors.values()} == {None}
+
+
+def test_the_tables_of_attacks_on_weights_become_objects() -> None:
+    made = parse_recipe(
+        f"""
+        seed = 7
+        {WEIGHTS}
+        [inversion]
+        identities = 20
+        memory = 1000000
+        [evaluator]
+        model = "resnet18"
+        options = {{ width = 0.5 }}
+        gate = 0.9
+        [prior]
+        scale = "smoke"
+        [prior.gan]
+        steps = 100
+        [prior.style]
+        weights = "ffhq.safetensors"
+        crop = 800
+        [public]
+        name = "portraits"
+        identities = 200
+        """
+    ).inversion
+    assert made.options == InversionOptions(identities=20, memory=1_000_000)
+    assert made.evaluator == Evaluator(model="resnet18", options={"width": 0.5}, gate=0.9)
+    assert made.priors["gan"].settings == dataclasses.replace(SMOKE["gan"], steps=100)
+    assert made.priors["inversion"].settings == SMOKE["inversion"]
+    assert (made.priors["style"].weights, made.priors["style"].crop) == (Path("ffhq.safetensors"), 800)
+    assert made.public == Portraits(identities=200, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[inversion]\nidentites = 3",
+            "inversion.identites: unknown key (did you mean 'identities'?); known: identities, memory",
+        ),
+        ("[inversion]\nidentities = 0", "inversion: identities must be at least 1 and finite, got 0"),
+        ("[inversion]\nmemory = 0", "inversion: memory must be at least 1 and finite, got 0"),
+        ("inversion = 3", "inversion: expected a table, found 3"),
+        (
+            "[prior]\nscales = 'full'",
+            "prior.scales: unknown key (did you mean 'scale'?); known: scale, and a table for each of gan",
+        ),
+        ("[prior]\nscale = 'huge'", "prior.scale: expected one of full, smoke, found 'huge'"),
+        ("[prior]\nscale = ['full']", "prior.scale: expected one of full, smoke, found ['full']"),
+        (
+            "[prior]\nsteps = 3",
+            "prior.steps: priors of each kind are trained in their own way; say it in the table of one, such as",
+        ),
+        ("[prior]\ngan = 3", "prior.gan: expected a table, found 3"),
+        ("[prior.gna]\nsteps = 3", "prior.gna: unknown key (did you mean 'gan'?)"),
+        ("[prior.gan]\nstep = 3", "prior.gan.step: unknown key (did you mean 'steps'?); known: weights, crop, width"),
+        ("[prior.gan]\nweight = 'a'", "prior.gan.weight: unknown key (did you mean 'weights'?)"),
+        ("[prior.gan]\nsteps = 'many'", "prior.gan.steps: expected a valid integer, found 'many'"),
+        ("[prior.gan]\nbatch_size = 1", "prior.gan: batch_size must be at least 2, got 1"),
+        ("[prior.gan]\nweights = 3", "prior.gan.weights: expected "),
+        ("[prior.style]\ncrop = 800", "prior.style: crop cuts the pictures of StyleGAN2's weights; name their file"),
+        ("[prior.style]\nweights = 'a'\ncrop = 0", "prior.style: crop must be a side in pixels, at least 1, got 0"),
+        ("[evaluator]\nmodle = 'vgg11'", "evaluator.modle: unknown key (did you mean 'model'?)"),
+        ("[evaluator]\nmodel = 'vgg12'", "evaluator: no model named 'vgg12' (did you mean 'vgg16'?)"),
+        ("[evaluator]\ngate = 80", "evaluator: gate must be an accuracy in [0, 1], got 80.0"),
+        ("[evaluator]\noptions = { widht = 2.0 }", "evaluator.options.widht: unknown key"),
+        ("[public]\npath = 'faces'", "public.name: missing; known: digits"),
+        ("[public]\nname = 'foldr'", "public.name: no dataset named 'foldr' (did you mean 'folder'?)"),
+        ("[public]\nname = 'folder'\npath = 'faces'\nsiez = 3", "public.siez: unknown key (did you mean 'size'?)"),
+        ("public = 'faces'", "public: expected a table, found 'faces'"),
+        ("[[attacks]]\nname = 'gmi'", "attacks[2]: a second attack named 'gmi'; give it a label of its own"),
+        ("[[attacks]]\nname = 'ppa'\nstep = 3", "attacks[2].step: unknown key (did you mean 'steps'?)"),
+        ("[[attacks]]\nname = 'brepmi'\nbudget = 3", "attacks[2]: budget must be at least "),
+    ],
+)
+def test_one_problem_of_attacks_on_weights(text: str, message: str) -> None:
+    table = text.startswith("[")
+    (problem,) = problems(f"{WEIGHTS}\n{text}" if table else f"{text}\n{WEIGHTS}")
+    assert problem.startswith(message)
+
+
+def test_private_identities_share_the_data_by_person() -> None:
+    for more, message in (
+        ("public = 0.5", "data: private_identities makes the pictures of everybody else public"),
+        ("overlap = 1.0", "data: overlap must be in [0, 1)"),
+    ):
+        (problem,) = problems(WEIGHTS.replace("private_identities = 40", f"private_identities = 40\n{more}"))
+        assert problem.startswith(message)
+    (problem,) = problems(WEIGHTS.replace("private_identities = 40", "pretrain_identities = 3"))
+    assert problem.startswith("data: pretrain_identities needs private_identities")
+    (problem,) = problems(WEIGHTS.replace("private_identities = 40", "private_identities = 1"))
+    assert problem.startswith("data: private_identities must be at least 2")

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args
 
 from sfumato.data.source import Source
-from sfumato.errors import nearest
+from sfumato.errors import ConfigError, nearest
 from sfumato.evaluator import Evaluator
 from sfumato.options import InversionOptions
 from sfumato.priors.base import PriorKind
@@ -45,6 +45,15 @@ class _There:
     weights: Path | None = None
     crop: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.weights is None:
+            raise ConfigError("crop cuts the pictures of StyleGAN2's weights; name their file: weights = 'ffhq.safetensors'")
+        if self.crop is not None and self.crop < 1:
+            raise ConfigError(f"crop must be a side in pixels, at least 1, got {self.crop}; leave it out to keep all")
+
+
+_OF_A_KIND = tuple(key.name for made in (_There, PriorSettings) for key in fields(made))
+
 
 def read_plan(tables: Tables) -> InversionPlan | None:
     """Read the tables of a recipe that attacks on weights have.
@@ -66,6 +75,8 @@ def _public(tables: Tables) -> Source | None:
     if "public" not in tables.table:
         return None
     value = tables.mapping("public")
+    if not isinstance(tables.table["public"], Mapping):
+        return None
     name = tables.named("datasets", value, "public")
     return None if name is None else tables.source(name, value, "public")
 
@@ -73,16 +84,19 @@ def _public(tables: Tables) -> Source | None:
 def _priors(tables: Tables) -> dict[PriorKind, PriorPlan]:
     value, kinds = tables.mapping("prior"), get_args(PriorKind)
     scale = value.pop("scale", "full")
-    if scale not in _SCALES:
+    if not isinstance(scale, str) or scale not in _SCALES:
         tables.problems.append(f"prior.scale: expected one of {', '.join(_SCALES)}, found {scale!r}")
         return {}
-    tables.problems += [
-        f"prior.{key}: unknown key{nearest(key, ('scale', *kinds))}; known: scale, and a table for each of {', '.join(kinds)}"
-        for key in value
-        if key not in kinds
-    ]
+    tables.problems += [_misplaced(key, kinds) for key in value if key not in kinds]
     plans = {kind: _prior(tables, kind, value.get(kind, {}), _SCALES[scale][kind]) for kind in kinds}
     return {kind: plan for kind, plan in plans.items() if plan is not None}
+
+
+def _misplaced(key: str, kinds: Sequence[str]) -> str:
+    """Say what is wrong with a key of `[prior]` that is no kind of prior."""
+    if key in _OF_A_KIND:
+        return f"prior.{key}: priors of each kind are trained in their own way; say it in the table of one, such as [prior.gan]"
+    return f"prior.{key}: unknown key{nearest(key, ('scale', *kinds))}; known: scale, and a table for each of {', '.join(kinds)}"
 
 
 def _prior(tables: Tables, kind: PriorKind, table: object, base: PriorSettings) -> PriorPlan | None:
@@ -91,7 +105,11 @@ def _prior(tables: Tables, kind: PriorKind, table: object, base: PriorSettings) 
     if not isinstance(table, Mapping):
         tables.problems.append(f"{where}: expected a table, found {table!r}")
         return None
-    own = dict(table)
+    unknown = [key for key in table if key not in _OF_A_KIND]
+    tables.problems += [
+        f"{where}.{key}: unknown key{nearest(key, _OF_A_KIND)}; known: {', '.join(_OF_A_KIND)}" for key in unknown
+    ]
+    own = {key: value for key, value in table.items() if key in _OF_A_KIND}
     there: _There | None = tables.construct(_There, {key: own.pop(key) for key in ("weights", "crop") if key in own}, where)
     settings: PriorSettings | None = tables.construct(PriorSettings, {**asdict(base), **own}, where)
     return None if settings is None or there is None else PriorPlan(settings, there.weights, there.crop)

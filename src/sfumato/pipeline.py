@@ -15,7 +15,7 @@ from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
 from sfumato.data.base import Data, Pictures
 from sfumato.errors import ConfigError
 from sfumato.files import file_hash, load_into, read_tensors, write_json, write_tensors
-from sfumato.inversions import audit_weights
+from sfumato.inversions import audit_weights, check_weights
 from sfumato.metrics.image import lpips_is_there
 from sfumato.models.resolve import own_code
 from sfumato.predictions import audit_predictions
@@ -52,7 +52,8 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     if not (recipe.attacks or recipe.inference or recipe.inverting):
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
     target = build_target(recipe, data, workplace)
-    witness = _witness(recipe, data, workplace)  # before the target is trained: what is wrong with it shows at once
+    check_weights(recipe, target, data, workplace)  # before the target is trained: what is wrong shows at once
+    witness = _witness(recipe, data, workplace)  # likewise
     trained = train_built(target, recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
     scored = sample(data, recipe.audit.pictures, seeds[0]) if recipe.attacks else {}

@@ -6,16 +6,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from sfumato.arguments import require_choice
 from sfumato.attacks.naming import Named, named_attacks
 from sfumato.attacks.weights.base import MEMORY, InversionAttack
 from sfumato.court import Court
 from sfumato.data.base import Data
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, DataError
 from sfumato.evaluator import Evaluator
 from sfumato.factors import prepare_reader
 from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures
@@ -23,8 +24,10 @@ from sfumato.inversion_exhibits import exhibits
 from sfumato.inversion_types import Inversion, PriorFacts
 from sfumato.judge import prepare_judge
 from sfumato.model_audit import as_target
+from sfumato.models.resolve import check_model
 from sfumato.prior_facts import prior_facts
 from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
+from sfumato.priors.saved import require_prior
 from sfumato.priors.settings import FULL, SMOKE, PriorSettings
 from sfumato.priors.train import train_prior
 from sfumato.seeds import generator
@@ -70,8 +73,9 @@ def audit_inversion(
         The audit.
 
     Raises:
-        ConfigError: no attack, a class that is none of the target's, or a prior or an evaluator that does not fit.
-        DataError: there are too few pictures to learn from or to judge by.
+        ConfigError: no attack, seeds or classes that are not different, a class that is none of the target's, or a prior or an
+            evaluator that does not fit. All of this shows before anything is trained.
+        DataError: there are too few pictures to learn from or to judge by, or none in a part.
         ModelError: the target does not take the pictures, or answers for another number of classes.
 
     Example:
@@ -87,14 +91,18 @@ def audit_inversion(
     named = named_attacks([attacks] if isinstance(attacks, InversionAttack) else attacks, InversionAttack)
     if not named:
         raise ConfigError("an audit of the weights needs at least one attack, such as 'kedmi'; name one")
-    made = as_target(target)
-    device, seeds = made.device, tuple(seeds)
+    made, seeds = as_target(target), tuple(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
+    _require_people(data)
+    check_model(made.split, classes=len(data.classes), shape=data.shape, name="the target")
+    asked, device = _asked(classes, len(data.classes)), made.device
+    _require_priors(priors, data.shape)
     judge = prepare_judge(
         evaluator or Evaluator(), data, made.split, device=device, watch=told_as(watch, f"evaluator of {data.name}")
     )
     reader = prepare_reader(data, device=device, watch=told_as(watch, f"reader of factors of {data.name}"))
     court = Court(made, data, judge, reader)
-    asked = torch.arange(len(data.classes)) if classes is None else torch.tensor(sorted(set(classes)))
     ready = _Priors(court, asked, priors, seeds[0], watch)
     results, judged = [], []
     for seed in seeds:
@@ -124,6 +132,37 @@ def audit_inversion(
     names = [data.classes[label] for label in asked.tolist()]
     private = partial(court.pictures_of, asked) if show_private else None
     return dataclasses.replace(inversion, gallery=exhibits(names, judged, private=private))
+
+
+def _require_people(data: Data) -> None:
+    """Raise unless there are pictures of private people, held-out ones of these, and public ones of others."""
+    for name in ("private", "test", "public"):
+        if name not in data.parts or not len(data.part(name)):
+            raise DataError(
+                f"an audit of the weights needs pictures in part '{name}' of {data.name}, found none; part people with "
+                "by_identity(data, private=...), and where nobody is left for the public pictures, bring others by with_public"
+            )
+
+
+def _asked(classes: Sequence[int] | None, outputs: int) -> Tensor:
+    """Return the classes that are attacked, ascending, (K,), int64."""
+    asked = sorted(range(outputs) if classes is None else classes)
+    if not asked or len(set(asked)) < len(asked) or asked[0] < 0 or asked[-1] >= outputs:
+        raise ConfigError(
+            f"classes must be different numbers from 0 to {outputs - 1}, those of the target, got {list(classes or ())}; leave "
+            "them out for all"
+        )
+    return torch.tensor(asked)
+
+
+def _require_priors(given: Mapping[PriorKind, Prior] | str, shape: tuple[int, int, int]) -> None:
+    """Raise unless priors are what their kinds say and make pictures of a shape; or a way to train them is known."""
+    if isinstance(given, str):
+        require_choice("priors", given, tuple(_SCALES))
+        return
+    for kind, prior in given.items():
+        require_choice("the kind of a prior", kind, get_args(PriorKind))
+        require_prior(prior, kind=kind, image_shape=shape, name=f"the prior that is given for '{kind}'")
 
 
 class _Priors:
