@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from sfumato.errors import ConfigError, nearest
+from sfumato.priors.base import PriorKind
 from sfumato.tables import show_number
 from sfumato.types import Interval
 
-Source = Literal["target", "side", "attack", "inference", "half", "compression", "certificate"]
+Source = Literal[
+    "target", "side", "attack", "inference", "inversion", "evaluator", "yardstick", "prior", "half", "compression", "certificate"
+]
 """What a number is of: the target, the members or the non-members, what an attack recovers, what an attack on predictions infers,
-the head or the tail, what pruning left, or a certificate."""
+what an attack on weights rebuilds, who judges that, pictures that are no reconstructions judged so too, a prior, the head or the
+tail, what pruning left, or a certificate."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,28 @@ _INFERENCE = {
     "advantage": Measure("advantage", "", ".3f"),
     "epsilon": Measure("epsilon at least", "", ".2f"),
 }
+_YARDSTICK = {
+    "top1": Measure("attack accuracy", "%", ".2f", scale=100),
+    "knn": Measure("KNN distance", "", ".2f", ",.5g"),
+    "centroid": Measure("distance to the centroid", "", ".2f", ",.5g"),
+    "frechet": Measure("Fréchet distance", "", ".2f", ",.5g"),
+    "kid": Measure("KID", "", ".4f", "#.3g"),
+    "factors": Measure("error of the factors", "%", ".2f", scale=100),
+}
+_INVERSION = {
+    **_YARDSTICK,
+    "top5": Measure("top-5 attack accuracy", "%", ".2f", scale=100),
+    "confidence": Measure("target's confidence", "%", ".2f", scale=100),
+    "named": Measure("named by the target", "%", ".2f", scale=100),
+    "face": Measure("face distance", "", ".4f", ",.5g"),
+    "unreached": Measure("classes not reached", "", ".0f", ".4g"),
+    "queries": Measure("queries", "thousand", ",.5g", ",.5g", scale=1e-3),
+    "seconds": Measure("time", "s", ",.1f"),
+}
+_PRIOR = {
+    "ceiling": Measure("initial selection alone", "%", ".2f", scale=100),
+    "frechet": Measure("Fréchet distance to public pictures", "", ".2f", ",.5g"),
+}
 _COMPRESSION = {
     "weights": Measure("weights", "thousand", ",.5g", ",.2f", scale=1e-3),
     "kept": Measure("weights after pruning", "thousand", ",.5g", ",.2f", scale=1e-3),
@@ -70,10 +96,20 @@ _COMPRESSION = {
     "dense_milliseconds": Measure("time before", "ms", ".5g", "#.3g"),
     "milliseconds": Measure("time", "ms", ".5g", "#.3g"),
 }
+_NAMED: Mapping[str, tuple[Source, Mapping[str, Measure]]] = {
+    "members": ("side", _TARGET),
+    "nonmembers": ("side", _TARGET),
+    "evaluator": ("evaluator", _TARGET),
+    "floor": ("yardstick", _YARDSTICK),
+    "ceiling": ("yardstick", _YARDSTICK),
+    "head": ("half", _HALF),
+    "tail": ("half", _HALF),
+}
+"""Columns of two words, the first of which is no attack."""
 _FORMS = (
     '"accuracy", "utility/mAP", "members/accuracy", "ATTACK/train/mse", "ATTACK/infer/psnr", "ATTACK/attack_accuracy", '
-    '"ATTACK/auc", "head/parameters", "tail/milliseconds", "compression/ratio", "certificate/NAME/VALUE", or "drop/" and one of '
-    "these"
+    '"ATTACK/auc", "ATTACK/top1", "evaluator/accuracy", "prior/gan/ceiling", "floor/knn", "ceiling/knn", "head/parameters", '
+    '"tail/milliseconds", "compression/ratio", "certificate/NAME/VALUE", or "drop/" and one of these'
 )
 
 
@@ -84,7 +120,7 @@ class Column:
     Attributes:
         text: as the study names it, such as "decoder/infer/mse".
         source: what its numbers are of.
-        name: of the attack, the half, the side or the certificate; "" for the target.
+        name: of the attack, the half, the side, the yardstick, the kind of prior or the certificate; "" for the target.
         part: "train" or "infer" for what an attack recovers, else "".
         key: of the measure, or of the certificate's value.
         measure: the kind of number.
@@ -105,7 +141,7 @@ class Column:
     def heading(self) -> str:
         """The column's heading, with the unit."""
         unit = f" ({self.measure.unit})" if self.measure.unit else ""
-        where = " ".join(part for part in (self.name, self.part) if part)
+        where = " ".join(part for part in ("prior" if self.source == "prior" else "", self.name, self.part) if part)
         return f"{where}: {self.measure.title}{unit}" if where else f"{self.measure.title}{unit}"
 
     def ours(self, interval: Interval, *, against: str = "") -> str:
@@ -160,14 +196,16 @@ def read_column(text: str) -> Column:
             return Column(text, "target", "", "", "accuracy", _TARGET["accuracy"])
         case ["utility", key]:
             return Column(text, "target", "", "", key, _measure(text, key, _UTILITY))
-        case ["members" | "nonmembers" as side, key]:
-            return Column(text, "side", side, "", key, _measure(text, key, _TARGET))
-        case ["head" | "tail" as half, key]:
-            return Column(text, "half", half, "", key, _measure(text, key, _HALF))
         case ["compression", key]:
             return Column(text, "compression", "", "", key, _measure(text, key, _COMPRESSION))
+        case ["prior", kind, key]:
+            return Column(text, "prior", _kind(text, kind), "", key, _measure(text, key, _PRIOR))
+        case [name, key] if name in _NAMED:
+            source, known = _NAMED[name]
+            return Column(text, source, name, "", key, _measure(text, key, known))
         case [name, key] if key not in _ATTACK:  # of features a part is missing, and all forms are told
-            return Column(text, "inference", name, "", key, _measure(text, key, _INFERENCE))
+            of_attack: Source = "inversion" if key in _INVERSION else "inference"
+            return Column(text, of_attack, name, "", key, _measure(text, key, {**_INFERENCE, **_INVERSION}))
         case ["certificate", name, key]:
             return Column(text, "certificate", name, "", key, Measure(key.replace("_", " "), "", ".4g"))
         case [name, part, key] if part in ("train", "infer"):
@@ -179,3 +217,10 @@ def _measure(text: str, key: str, known: Mapping[str, Measure]) -> Measure:
     if key not in known:
         raise ConfigError(f"'{text}': no measure '{key}'{nearest(key, known)}; known: {', '.join(known)}")
     return known[key]
+
+
+def _kind(text: str, kind: str) -> str:
+    kinds = get_args(PriorKind)
+    if kind not in kinds:
+        raise ConfigError(f"'{text}': no kind of prior '{kind}'{nearest(kind, kinds)}; known: {', '.join(kinds)}")
+    return kind

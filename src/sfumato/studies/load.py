@@ -323,7 +323,7 @@ class _Reader:
                     f"row '{row.label}': start: the model to start from was trained on the members, and reference models, which "
                     "start from it too, would know them; leave start out where attacks are on predictions"
                 )
-            return [*recipe.attacks, *recipe.inference]
+            return [*recipe.attacks, *recipe.inference, *recipe.inverting]
         except RecipeError as error:
             self.problems += [f"{where}: {problem}" for problem in error.problems]
         except ConfigError as error:  # what the row makes of the size

@@ -143,6 +143,7 @@ def study_html(results: Results) -> str:
     Returns:
         The page; whatever a record says is escaped.
     """
+    pictured = [cell for cell in results.cells if cell.pictures]
     return render(
         "study.html.j2",
         title=results.study.keys.title,
@@ -153,6 +154,7 @@ def study_html(results: Results) -> str:
         charts=[_drawing(*chart) for chart in curves(results)],
         traces=[_drawing(series, kind.x, kind.y, title=kind.title) for kind, series in traced(results)],
         first=results.seeds[0],
-        cells=[cell for cell in results.cells if cell.pictures],
+        cells=pictured,
+        sent=any("sent" in cell.pictures for cell in pictured),
         origin=origin(results),
     )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from sfumato.errors import ConfigError, StorageError
 from sfumato.files import write_json
+from sfumato.inversion_record import InversionRecord
 from sfumato.membership_types import Membership
 from sfumato.plain import plain, validate
 from sfumato.studies.load import read_study
@@ -41,6 +42,7 @@ class Cell:
         data: the pictures.
         attacks: results, by where the adversary's pictures come from.
         membership: what the predictions say of who was trained on, without the curves of the attacks; None where nobody asked.
+        inversion: what the weights show of the classes, without the gallery and the single classes; None where nobody asked.
         certificates: what can be said about every adversary.
         milliseconds: wall time of a batch, by half.
         pictures: PNG in base64, by "sent" or the name of the attack that made them.
@@ -59,6 +61,7 @@ class Cell:
     data: DataFacts | None = None
     attacks: Mapping[str, tuple[AttackResult, ...]] = field(default_factory=dict)
     membership: Membership | None = None
+    inversion: InversionRecord | None = None
     certificates: tuple[Certificate, ...] = ()
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

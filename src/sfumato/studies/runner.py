@@ -20,6 +20,7 @@ from sfumato.pipeline import audit_recipe
 from sfumato.png import png
 from sfumato.recipe import Recipe
 from sfumato.seeds import generator
+from sfumato.studies.inverted import gallery, kept
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row, Study
 from sfumato.studies.trace import Subject, Trace, record
@@ -33,6 +34,7 @@ TIMED = 100
 """How many times it is."""
 
 _ADVERSARIES: Mapping[Reading, tuple[str, ...]] = {"scored": ("private",), "trained": ("private", "test")}
+"""Where the adversary's pictures come from, for columns of a part."""
 
 
 def run_study(
@@ -63,11 +65,9 @@ def run_study(
     place = replace(workplace, resume=True, watch=_unless_found(workplace.watch))
     for seed in seeds:
         read: dict[object, Data] = {}  # of one seed: how a data set is split may depend on it
+        adversaries = _ADVERSARIES[reading if any(column.part for column in study.columns) else "scored"]
         here = [row for row in study.rows_at(size) if not row.missing]
-        asked = {
-            row.label: {name: study.recipe(row, size, seed=seed, auxiliary=name) for name in _ADVERSARIES[reading]}
-            for row in here
-        }
+        asked = {row.label: {name: study.recipe(row, size, seed=seed, auxiliary=name) for name in adversaries} for row in here}
         for recipe in (recipe for recipes in asked.values() for recipe in recipes.values()):
             _read(recipe, place, read)  # all of them first: what is not there shows before hours of training
         for row in study.rows_at(size):
@@ -91,7 +91,7 @@ def _not_here(row: Row, seed: int) -> Cell:
 
 def _read(recipe: Recipe, workplace: Workplace, read: dict[object, Data]) -> Data:
     """Read the pictures of a recipe, once for all recipes that ask for the same, and draw the same game from them."""
-    key = (recipe.source, recipe.data, recipe.membership)
+    key = (recipe.source, recipe.data, recipe.membership, recipe.inversion.public)
     if key not in read:
         read[key] = read_data(recipe, workplace)
     return read[key]
@@ -142,6 +142,7 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         utility=audit.utility,
         attacks={auxiliary: made.attacks for auxiliary, made in audits.items()},
         membership=_without_curves(audit.membership),
+        inversion=kept(audit.inversion),
         certificates=audit.certificates,
         pictures=_pictures(audit, study),
         traces=_traces(study, recipes["private"], data["private"], audit, workplace),
@@ -168,11 +169,12 @@ def _without_curves(membership: Membership | None) -> Membership | None:
 
 
 def _pictures(audit: Audit, study: Study) -> dict[str, tuple[str, ...]]:
-    """Return what was sent at inference time, and what each attack made of it, as PNG in base64."""
+    """Return what was sent at inference time and what each attack made of it, or of classes, as PNG in base64."""
     chosen = ("only", study.keys.selection)
     shown = [exhibit for exhibit in audit.exhibits if exhibit.part == "inference" and exhibit.selection in chosen]
     count = study.keys.pictures
-    return {exhibit.attack or "sent": tuple(png(one) for one in exhibit.pixels[:count]) for exhibit in shown if count}
+    sent = {exhibit.attack or "sent": tuple(png(one) for one in exhibit.pixels[:count]) for exhibit in shown if count}
+    return {**sent, **gallery(audit.inversion.gallery if audit.inversion else (), count)}
 
 
 def _milliseconds(target: Target, data: Data) -> dict[str, float]:

@@ -243,13 +243,15 @@ class Study:
         models = _listed(f"{model} cut at {_listed(own)}" if own else model for model, own in cuts.items())
         epochs = sorted({one.train.epochs for one in bare})
         trained = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}"
-        attacks = _listed(dict.fromkeys(name for one in bare for name in (*one.attacks, *one.inference))) or "no attack"
+        names = dict.fromkeys(name for one in bare for name in (*one.attacks, *one.inference, *one.inverting))
+        attacks = _listed(names) or "no attack"
         return f"{_listed(data)}, {models}, {trained} epochs, {attacks}, {len(rows)} rows"
 
     @property
     def attacks(self) -> tuple[str, ...]:
         """The attacks that columns show, each once."""
-        return tuple(dict.fromkeys(column.name for column in self.columns if column.source in ("attack", "inference")))
+        of_attacks = ("attack", "inference", "inversion")
+        return tuple(dict.fromkeys(column.name for column in self.columns if column.source in of_attacks))
 
     def recipe(self, row: Row, size: str, *, seed: int, auxiliary: str = "private") -> Recipe:
         """Return the recipe of a cell; of the attacks of the size it has those that a column shows.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sfumato.membership_types import Bound, Membership
 from sfumato.studies.column import Column
+from sfumato.studies.inverted import numbers
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row
 from sfumato.types import AttackResult, Compression, Interval
@@ -69,6 +70,9 @@ def measured(cell: Cell, column: Column, results: Results) -> Interval | None:
         return _recovered(cell, column, results)
     if column.source in ("side", "inference"):
         return None if cell.membership is None else _inferred(cell.membership, column)
+    if column.source in ("inversion", "evaluator", "yardstick", "prior"):
+        found = numbers(cell.inversion, column) if cell.inversion else []
+        return over_seeds(found) if found else None
     if column.source == "certificate":
         values = [one.values[column.key] for one in cell.certificates if one.name == column.name and column.key in one.values]
         return _exact(values[0]) if values else None

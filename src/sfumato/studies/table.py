@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sfumato.membership_types import Bound
 from sfumato.studies.column import Column
+from sfumato.studies.inverted import judged, reservations
 from sfumato.studies.results import Results
 from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
@@ -171,7 +172,7 @@ def facts(results: Results) -> list[str]:
     sources = {column.source for column in study.columns}
     said = [f"Paper: {study.keys.source}."]
     for data, rows in results.pictures:
-        counts = ", ".join(f"{data.counts[part]:,} {name}" for part, name in _PARTS.items() if part in data.counts)
+        counts = ", ".join(f"{data.counts[part]:,} {name}" for part, name in _PARTS.items() if data.counts.get(part))
         of = f"; {', '.join(rows)}" if len(results.pictures) > 1 else ""
         said.append(f'Ours: size "{results.size}", {data.name} ({counts}){of}.')
     if results.size == "smoke" and _has_numbers(study):
@@ -182,12 +183,13 @@ def facts(results: Results) -> list[str]:
         said.append(_READINGS[results.reading])
     if "inference" in sources:
         said.append(_INFERENCE)
+    said += judged(results)
     if "attack" in sources:
         said.append(f"Attacks that choose among their weights are scored with {_SELECTIONS[study.keys.selection]}.")
     count = len(results.seeds)
     varies = sources - {"half", "compression"}
     seeds = (
-        "One seed: intervals are 95 % intervals over pictures and say nothing about other seeds."
+        f"One seed: intervals are 95 % intervals {_OVER['inversion' in sources]} and say nothing about other seeds."
         if count == 1
         else f"Means over {count} seeds, each of which trains and attacks anew, with 95 % t-intervals over the seeds."
     )
@@ -204,7 +206,15 @@ _INFERENCE = (
     "examples chose; 50 % is a guess. The attack gap takes for a member what the target names right: it trains nothing, and any "
     "other should do better."
 )
-_PARTS = {"private": "private", "nonmembers": "non-members", "reference": "reference", "test": "test"}
+_PARTS = {
+    "private": "private",
+    "nonmembers": "non-members",
+    "reference": "reference",
+    "test": "test",
+    "pretrain": "of pretraining",
+    "public": "public",
+}
+_OVER = {False: "over pictures", True: "over pictures, those of attacks on weights over classes,"}
 _SELECTIONS = {
     "best": "those that did best on pictures which the adversary set aside",
     "last": "those of the last epoch",
@@ -238,6 +248,7 @@ def remarks(results: Results) -> list[str]:
         *(f"{cell.row}, seed {cell.seed}: failed: {cell.error}" for cell in results.failed),
         *_baseless(results),
         *_refused(results),
+        *reservations(results),
         *(f"{line.label}, {headings[key]}: {note}" for line in shown for key, note in line.notes.items()),
         *study.keys.notes,
     ]
