@@ -493,8 +493,9 @@ def test_data_that_no_adversary_of_the_weights_could_have_are_refused(
         ),
         ((('name = "cnn4"\nwidth = 0.25', 'name = "wide_nets:net"'),), ModelError, "give its last layer 4 outputs"),
         ((('model = "lenet5"', 'model = "lenet5"\nweights = "none.safetensors"'),), SfumatoError, "none.safetensors"),
+        ((("batch_size = 4", "batch_size = 64"),), DataError, "a batch is 64 public pictures, got only 24; lower batch_size"),
     ],
-    ids=["identities", "its own judge", "width", "no weights"],
+    ids=["identities", "its own judge", "width", "no weights", "few public pictures"],
 )
 def test_what_cannot_be_attacked_or_judged_is_refused_before_anything_is_trained(
     changes: tuple[tuple[str, str], ...],
@@ -513,8 +514,3 @@ def test_what_cannot_be_attacked_or_judged_is_refused_before_anything_is_trained
     with pytest.raises(error, match=message):
         audited(recipe(*changes), place(tmp_path / "runs"), data)
     assert computed == []
-
-
-def test_too_few_public_pictures_for_a_batch_are_said(root: Path, data: sf.Data) -> None:
-    with pytest.raises(DataError, match="a batch is 64 public pictures, got only 24; lower batch_size"):
-        audited(recipe(("batch_size = 4", "batch_size = 64")), place(root), data)

@@ -360,7 +360,7 @@ def test_the_tables_of_attacks_on_weights_become_objects() -> None:
         ("[prior.gan]\nsteps = 'many'", "prior.gan.steps: expected a valid integer, found 'many'"),
         ("[prior.gan]\nbatch_size = 1", "prior.gan: batch_size must be at least 2, got 1"),
         ("[prior.gan]\nweights = 3", "prior.gan.weights: expected "),
-        ("[prior.style]\ncrop = 800", "prior.style: crop cuts the pictures of StyleGAN2's weights; name their file"),
+        ("[prior.style]\ncrop = 800", "prior.style: crop cuts the pictures of a StyleGAN's weights; name their file"),
         ("[prior.style]\nweights = 'a'\ncrop = 0", "prior.style: crop must be a side in pixels, at least 1, got 0"),
         ("[evaluator]\nmodle = 'vgg11'", "evaluator.modle: unknown key (did you mean 'model'?)"),
         ("[evaluator]\nmodel = 'vgg12'", "evaluator: no model named 'vgg12' (did you mean 'vgg16'?)"),

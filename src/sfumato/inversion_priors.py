@@ -20,7 +20,7 @@ from sfumato.prior_facts import prior_facts
 from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
 from sfumato.priors.saved import load_prior, save_prior
 from sfumato.priors.settings import PriorSettings
-from sfumato.priors.train import train_prior
+from sfumato.priors.train import require_trainable, train_prior
 from sfumato.recipe import Recipe
 from sfumato.seeds import generator
 from sfumato.store import Stage, digest
@@ -84,16 +84,20 @@ class RecipePriors:
         return list(dict.fromkeys(attack.kind for attack in self.recipe.inverting.values()))
 
     def check(self) -> None:
-        """Raise where a prior that is given does not fit the target.
+        """Raise where a prior that is given does not fit the target, or one that is not there cannot be trained.
 
         Raises:
-            ConfigError: it is of another kind or size, or learned from a target with other classes.
+            ConfigError: it is of another kind or size, or learned from a target with other classes; no prior makes such pictures.
+            DataError: there are too few public pictures.
             ModelError: what it makes is not pictures in [0, 1].
             WeightsError: the file holds no prior.
         """
         for kind in self.kinds:
-            if self.recipe.inversion.priors[kind].weights is not None:
+            plan = self.recipe.inversion.priors[kind]
+            if plan.weights is not None:
                 self._loaded(kind)
+            else:
+                require_trainable(kind, self.data.part("public"), plan.settings, classes=len(self.data.classes))
 
     def searched(self, kind: PriorKind, court: Court, classes: Labels) -> Searched:
         """Train a prior or find it, and measure what it is worth, or find it measured.

@@ -47,7 +47,7 @@ class _There:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.weights is None:
-            raise ConfigError("crop cuts the pictures of StyleGAN2's weights; name their file: weights = 'ffhq.safetensors'")
+            raise ConfigError("crop cuts the pictures of a StyleGAN's weights; name their file: weights = 'ffhq.safetensors'")
         if self.crop is not None and self.crop < 1:
             raise ConfigError(f"crop must be a side in pixels, at least 1, got {self.crop}; leave it out to keep all")
 

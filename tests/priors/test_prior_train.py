@@ -150,12 +150,15 @@ def test_the_mean_style_is_measured() -> None:
     assert prior.style.w_mean.any()
 
 
-def test_averaged_weights_lag_behind() -> None:
-    plain, averaged = (trained("style", settings=settings("style", average=share)) for share in (0.0, 0.5))
+def test_averaged_weights_are_the_average_of_those_of_all_steps() -> None:
+    """A run of fewer steps is the beginning of a longer one, and averaging does not change what is averaged."""
+    averaged = dict(trained("style", settings=settings("style", average=0.8, steps=3)).generator.named_parameters())
     first = new_prior("style", (1, 8, 8), settings("style"))
-    for name, value in first.generator.named_parameters():
-        moved, lagged = (dict(prior.generator.named_parameters())[name] - value for prior in (plain, averaged))
-        assert lagged.norm() <= moved.norm()
+    ways = [first, *(trained("style", settings=settings("style", steps=steps)) for steps in (1, 2, 3))]
+    for name, value in averaged.items():
+        w0, w1, w2, w3 = (dict(prior.generator.named_parameters())[name] for prior in ways)
+        torch.testing.assert_close(value, 0.8 * (0.8 * (0.8 * w0 + 0.2 * w1) + 0.2 * w2) + 0.2 * w3, rtol=1e-4, atol=1e-7)
+        assert not torch.equal(w2, w3)
 
 
 def test_what_the_target_sees_of_made_pictures_stays_pictures() -> None:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.models.framing import framed
 from sfumato.models.modulated import doubled, modulated
 from sfumato.types import Images
 
@@ -196,12 +197,7 @@ class StyleGan2(nn.Module):
         """
         picture = self._run(*self._begun(w, start, activations), w, range(start, self.layers))[1]
         assert picture is not None  # noqa: S101 -- the last layer makes one
-        if self.crop is not None:
-            edge = (picture.shape[2] - self.crop) // 2
-            picture = picture[:, :, edge : edge + self.crop, edge : edge + self.crop]
-        if self.size is not None and self.size != picture.shape[2]:
-            picture = F.interpolate(picture, (self.size, self.size), mode="bilinear", antialias=True)
-        return ((picture + 1) / 2).clamp(0, 1)
+        return framed(picture, self.crop, self.size)
 
     def forward(self, z: Tensor) -> Images:
         """Make pictures of latents, (N, latent)."""

@@ -59,11 +59,16 @@ def pseudo_labels(view: WeightsView, public: Pictures, top: int) -> tuple[Tensor
     Raises:
         DataError: there are fewer pictures than `top`.
     """
-    if len(public) < top:
-        raise DataError(f"{top} public pictures are to stand for each class, got only {len(public)}; lower top, or give more")
+    require_enough(public, top)
     sure = torch.cat([view.classify(x).logits.softmax(1) for x, _ in batches(public, size=BATCH, device=view.device)])
     chosen = sure.topk(top, dim=0).indices.T.cpu()  # (K, top)
     return chosen.flatten(), torch.arange(len(chosen)).repeat_interleave(top)
+
+
+def require_enough(public: Pictures, top: int) -> None:
+    """Raise a DataError unless there are as many public pictures as are to stand for a class."""
+    if len(public) < top:
+        raise DataError(f"{top} public pictures are to stand for each class, got only {len(public)}; lower top, or give more")
 
 
 class ConditionalContest(Contest):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained prior as one safetensors file: weights, kind, sizes and settings. A file of StyleGAN2 weights is read as well."""
+"""A trained prior as one safetensors file: weights, kind, sizes and settings. A StyleGAN that a user converted is read too."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sfumato.modules import device_of, eval_mode
 from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
 from sfumato.priors.settings import PriorSettings
 from sfumato.priors.stylegan import is_stylegan2, stylegan2_prior
+from sfumato.priors.stylegan1 import is_stylegan1, stylegan1_prior
 from sfumato.priors.train import new_prior
 from sfumato.seeds import generator
 
@@ -31,7 +32,7 @@ class SavedPrior:
 
     Attributes:
         prior: in eval mode, on the CPU.
-        settings: how it was trained; None of StyleGAN2 weights.
+        settings: how it was trained; None of published weights.
         source: a line for people: how it was trained, or the file that it came from.
     """
 
@@ -82,14 +83,14 @@ def load_prior(
     classes: int | None = None,
     crop: int | None = None,
 ) -> SavedPrior:
-    """Read a trained prior, of ours or of StyleGAN2.
+    """Read a trained prior, of ours or of a StyleGAN.
 
     Args:
-        path: a file that `save_prior` wrote, or the weights of StyleGAN2 as docs/priors.md says how to convert them.
+        path: a file that `save_prior` wrote, or the weights of StyleGAN2 or StyleGAN as docs/priors.md says how to convert them.
         kind: that it must have; None takes any.
-        image_shape: (C, H, W) of the target's pictures, which it must make; StyleGAN2's are resized to it. None takes any.
+        image_shape: (C, H, W) of the target's pictures, which it must make; a StyleGAN's are resized to it. None takes any.
         classes: of the target, which a prior that learned from one must have; None takes any.
-        crop: side of the middle of StyleGAN2's pictures that is kept before they are resized; None keeps all.
+        crop: side of the middle of a StyleGAN's pictures that is kept before they are resized; None keeps all.
 
     Raises:
         WeightsError: the file is damaged or holds something else.
@@ -100,6 +101,9 @@ def load_prior(
     if is_stylegan2(tensors):
         prior = stylegan2_prior(tensors, source=path, image_shape=image_shape, crop=crop)
         found = SavedPrior(prior, None, f"StyleGAN2 weights from {Path(path).name}")
+    elif is_stylegan1(tensors):
+        prior = stylegan1_prior(tensors, source=path, image_shape=image_shape, crop=crop)
+        found = SavedPrior(prior, None, f"StyleGAN weights from {Path(path).name}")
     else:
         found = _own(path, tensors, facts)
         _require_classes(path, facts, classes)
@@ -149,8 +153,8 @@ def _own(path: str | Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[s
     """Return a prior that `save_prior` wrote."""
     if facts.get("format") != FORMAT:
         raise WeightsError(
-            f"expected a prior ({FORMAT}) or the weights of StyleGAN2, found {path} with format {facts.get('format')!r}; make "
-            "one with: sfumato prior train"
+            f"expected a prior ({FORMAT}), or the weights of StyleGAN2 or StyleGAN as docs/priors.md converts them, found {path} "
+            f"with format {facts.get('format')!r}; make one with: sfumato prior train"
         )
     try:
         shape = cast("tuple[int, int, int]", tuple(json.loads(facts["image_shape"])))

@@ -40,7 +40,7 @@ class PriorSettings:
         critic_rate: that of the critic.
         betas: of Adam.
         loss: one of `LOSSES`; "inversion" has a loss of its own.
-        penalty: weight of the penalty on the critic's gradient; 0 leaves it out, which "wgan-gp" cannot.
+        penalty: weight of the penalty on the critic's gradient ("gan", "style"); 0 leaves it out, which "wgan-gp" cannot.
         penalty_every: updates of the critic from one that has the penalty, so many times as heavy, to the next.
         average: share of the averaged generator that is kept at each update, [0, 1); 0 does not average.
         flip: mirror every other picture.

@@ -80,7 +80,7 @@ def stylegan2_prior(
     pixels = tensors.get(f"synthesis.b{side}.torgb.weight")
     colors = 3 if pixels is None else len(pixels)
     shape = image_shape or (colors, crop or side, crop or side)
-    _require_size(source, side, colors, shape, crop)
+    require_size(source, side, colors, shape, crop)
     made = StyleGan2(
         channels,
         latent=first.shape[1],
@@ -94,8 +94,22 @@ def stylegan2_prior(
     return Prior("style", made, None, latent=first.shape[1], image_shape=shape).eval()
 
 
-def _require_size(source: str | Path, side: int, colors: int, shape: tuple[int, int, int], crop: int | None) -> None:
-    """Raise unless a generator's pictures can be brought to a shape."""
+def require_size(source: str | Path, side: int, colors: int, shape: tuple[int, int, int], crop: int | None) -> None:
+    """Raise unless a published generator's pictures can be brought to a shape.
+
+    Args:
+        source: where it comes from, for messages.
+        side: of its pictures, in pixels.
+        colors: channels of its pictures.
+        shape: (C, H, W) of the pictures to make.
+        crop: side of the middle that is kept; None keeps all.
+
+    Raises:
+        ConfigError: the shape is not square or has other channels, or `crop` is outside 1 to `side`.
+
+    Example:
+        >>> require_size("ffhq.safetensors", 1024, 3, (3, 224, 224), 800)
+    """
     if shape[0] != colors or shape[1] != shape[2]:
         raise ConfigError(
             f"{source} makes square pictures of {colors} channels, but {shape} are asked for; take another generator"

@@ -19,7 +19,7 @@ from sfumato.data.base import Pictures
 from sfumato.errors import ConfigError, DataError, TrainingError
 from sfumato.modules import eval_mode
 from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
-from sfumato.priors.conditional import ConditionalContest, conditional_prior
+from sfumato.priors.conditional import ConditionalContest, conditional_prior, require_enough
 from sfumato.priors.contest import Contest, Turn
 from sfumato.priors.gan import GanContest, gan_prior
 from sfumato.priors.inversion import InversionContest, inversion_prior
@@ -113,7 +113,12 @@ def train_prior(
         >>> prior(prior.draw(3, torch.Generator())).shape
         torch.Size([3, 1, 8, 8])
     """
-    _check(kind, public, settings, view)
+    if kind in FOR_TARGET and view is None:
+        raise ConfigError(
+            f"a prior of kind '{kind}' learns from the target, so that each target has its own; an audit of a recipe trains it, "
+            "or give view="
+        )
+    require_trainable(kind, public, settings, classes=classes)
     device = torch.device(device)
     prior = new_prior(kind, public.shape, settings, classes=classes, seed=seed).to(device).train()
     if kind in _CHANNELS_LAST:
@@ -139,17 +144,33 @@ def train_prior(
     return run.finish()
 
 
-def _check(kind: PriorKind, public: Pictures, settings: PriorSettings, view: WeightsView | None) -> None:
-    """Raise where a prior cannot be trained."""
-    if kind in FOR_TARGET and view is None:
-        raise ConfigError(
-            f"a prior of kind '{kind}' learns from the target, so that each target has its own; an audit of a recipe trains it, "
-            "or give view="
-        )
+def require_trainable(kind: PriorKind, public: Pictures, settings: PriorSettings, *, classes: int | None = None) -> None:
+    """Raise where a prior cannot be trained, before anything is.
+
+    Args:
+        kind: of prior.
+        public: pictures of people whom the target does not know.
+        settings: how it is to be trained.
+        classes: of the target, for the kinds that learn from one.
+
+    Raises:
+        ConfigError: pictures of this size cannot be made, or the kind learns from a target and there is none.
+        DataError: the pictures are fewer than a batch, or than stand for a class.
+
+    Example:
+        >>> from sfumato.data.tensors import from_tensors
+        >>> public = from_tensors(torch.rand(20, 1, 8, 8), torch.arange(20) % 2).part("train")
+        >>> require_trainable("gan", public, PriorSettings(width=4))
+        Traceback (most recent call last):
+        sfumato.errors.DataError: a batch is 64 public pictures, got only 16; lower batch_size, or give more pictures
+    """
     if len(public) < settings.batch_size:
         raise DataError(
             f"a batch is {settings.batch_size} public pictures, got only {len(public)}; lower batch_size, or give more pictures"
         )
+    if kind == "conditional":
+        require_enough(public, settings.top)
+    new_prior(kind, public.shape, settings, classes=classes)
 
 
 def _contest(prior: Prior, settings: PriorSettings, view: WeightsView | None, public: Pictures) -> Contest:
