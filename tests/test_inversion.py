@@ -117,6 +117,17 @@ def test_pictures_to_look_at_carry_what_is_made_of_each() -> None:
     assert (found.attack, found.seed, found.pictures) == ("painter", 4, pictures)
 
 
+def test_a_picture_to_look_at_is_right_where_the_accuracy_counts_it() -> None:
+    """Of a gray picture the evaluator makes the same of every class: that names nobody, in the table and in the gallery."""
+    court, pictures = quadrants.court(), painted(torch.tensor([0, 2]), each=2)
+    pictures.x_hat[:, 0] = 0.5
+    assert judged_pictures("painter", pictures, classes=torch.tensor([0, 2]), court=court, seed=0).right.tolist() == [
+        [False, True],
+        [False, True],
+    ]
+    assert judged(pictures, [0, 2], court).top1.value == 0.5
+
+
 def test_held_out_pictures_are_near_and_public_ones_far() -> None:
     floor, ceiling = yardsticks(quadrants.court(), torch.tensor([0, 1, 2, 3]))
     assert floor.top1.value == 1

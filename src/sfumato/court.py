@@ -27,7 +27,7 @@ from sfumato.metrics.utility import hits
 from sfumato.models.resolve import check_model
 from sfumato.seeds import generator
 from sfumato.target import BATCH, LogitsView, Target
-from sfumato.types import Images, Labels, Pixels
+from sfumato.types import Images, Labels, Logits, Pixels
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,20 @@ class Court:
             labels: the class that each is to show, (N,), int64.
             seed: of the defense's random numbers.
         """
-        view = self.target.view("logits", generator(seed, "judged", device=self.target.device))
-        assert isinstance(view, LogitsView)  # noqa: S101 -- the view is made by the declared access
-        logits = torch.cat([view.logits(some).float().cpu() for some in x.split(BATCH)])
+        logits = self.answers(x, seed, "judged")
         return Asked(logits.softmax(1).gather(1, labels[:, None])[:, 0].double(), hits(logits, labels).double())
+
+    def answers(self, x: Images, seed: int, *purpose: str) -> Logits:
+        """Return what the target as deployed answers, (N, K), float32, on the CPU.
+
+        Args:
+            x: (N, C, H, W), [0, 1], on any device.
+            seed: of the defense's random numbers.
+            purpose: names these.
+        """
+        view = self.target.view("logits", generator(seed, *purpose, device=self.target.device))
+        assert isinstance(view, LogitsView)  # noqa: S101 -- the view is made by the declared access
+        return torch.cat([view.logits(some).float().cpu() for some in x.split(BATCH)])
 
     def measure(self, x: Images, labels: Labels) -> Measured:
         """Measure pictures that an adversary made.

@@ -26,7 +26,7 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.inversion_exhibits import JudgedPictures
 from sfumato.inversion_types import ClassPictures, ClassResult, Inversion, InversionResult, PriorFacts, Yardstick
 from sfumato.inversion_untested import inversion_untested
-from sfumato.metrics.identity import class_interval, share_interval
+from sfumato.metrics.identity import class_interval, named_within, share_interval
 from sfumato.seeds import generator
 from sfumato.types import Interval, Labels
 
@@ -116,7 +116,7 @@ def judged_pictures(name: str, pictures: ClassPictures, *, classes: Labels, cour
         ConfigError: there are pictures of another number of classes.
     """
     x, labels = _flat(pictures, classes)
-    right = court.judge(x).logits.argmax(1) == labels
+    right = named_within(court.judge(x).logits, labels).bool()  # as the accuracy counts
     shape = (len(classes), -1)
     return JudgedPictures(name, seed, pictures, court.ask(x, labels, seed).confidence.float().view(shape), right.view(shape))
 

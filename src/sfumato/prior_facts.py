@@ -4,7 +4,7 @@
 An attack accuracy says little where the prior is bad, and little of the search where picking the best of many random pictures
 does as well. So both are measured before anything is searched.
 
-Source: struppek2022ppa, section 3.3 (the initial selection, which is the ceiling here); heusel2017fid.
+Source: struppek2022ppa, section 3.2 (the initial selection, which is the ceiling here); heusel2017fid.
 Equations: none.
 Departures: distances are in the evaluator's embedding, not in an Inception network's; the selection looks at each picture once,
 not at its mirror image too.
@@ -13,7 +13,6 @@ not at its mirror image too.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from sfumato.court import Court
 from sfumato.data.loader import shuffled
@@ -24,7 +23,7 @@ from sfumato.metrics.identity import named_within, share_interval
 from sfumato.modules import eval_mode
 from sfumato.priors.base import Prior
 from sfumato.seeds import generator
-from sfumato.target import BATCH, LogitsView
+from sfumato.target import BATCH
 from sfumato.types import Images, Labels
 
 SAMPLES = 2000
@@ -65,7 +64,7 @@ def prior_facts(
     if not 1 <= per_class <= samples:
         raise ConfigError(f"per_class must be from 1 to samples, got {per_class} and {samples}; select fewer, or draw more")
     x = _drawn(prior, court, samples, seed)
-    seen, logits = court.judge(x), _target_logits(court, x, seed)
+    seen, logits = court.judge(x), court.answers(x, seed, "prior", "view")
     surest = logits.log_softmax(1)[:, classes.cpu()].topk(per_class, dim=0).indices  # (per_class, K)
     labels = classes.cpu().repeat(per_class)
     named = named_within(seen.logits[surest.flatten()], labels)
@@ -100,10 +99,3 @@ def _drawn(prior: Prior, court: Court, samples: int, seed: int) -> Images:
             "them in [-1, 1], let it return (x + 1) / 2"
         )
     return x
-
-
-def _target_logits(court: Court, x: Images, seed: int) -> Tensor:
-    """Return what the target as deployed answers, (N, K), on the CPU."""
-    view = court.target.view("logits", generator(seed, "prior", "view", device=court.target.device))
-    assert isinstance(view, LogitsView)  # noqa: S101 -- the view is made by the declared access
-    return torch.cat([view.logits(some).float().cpu() for some in x.split(BATCH)])

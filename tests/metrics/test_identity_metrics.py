@@ -48,6 +48,11 @@ def test_an_evaluator_that_cannot_tell_names_nothing(value: float) -> None:
     assert named_within(torch.full((6, 3), value), torch.arange(6) % 3).sum() == 0
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_answer_that_is_no_number_makes_all_of_them_worthless(value: float) -> None:
+    assert named_within(torch.tensor([[3.0, value, 1.0, 0.0]]), torch.tensor([0]), 3).item() == 0
+
+
 def test_distances_are_those_of_a_search_picture_by_picture() -> None:
     (x, labels), (private, owners) = embedded(23, 0), embedded(40, 1)
     near, center = [], []

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The discriminator of an inversion-specific GAN: it names the target's class of a picture, and so tells true from made.
 
-Source: chen2021kedmi, section 3.2, and its release (constants); salimans2016improved, sections 3.2 (minibatch discrimination) and
-5
-(the logits of classes as scores of being true).
+Source: chen2021kedmi, section 3.2, and its release (constants); salimans2016improved, sections 3.2 (minibatch discrimination)
+and 5 (the logits of classes as scores of being true).
 Equations: o_b(x_i) = sum_j exp(-||M_i,b - M_j,b||_1) - 1, M_i = f(x_i) T -> MinibatchDiscrimination
 Departures: in evaluation mode a picture is judged as if it were alone in its batch, o = 0, so that what an attack finds does not
 depend on which rows share a batch; the release compares the pictures of an attack with each other. As in `Critic` a convolution
-halves a side only where at least 4 pixels are left of it; with 64x64 it is the release's network. Its tensor T starts from N(0,
-1), where with 4,096 features exp(-L1) is as good as 0 from the first step to the last: a smaller `std` makes the layer see
+halves a side only where at least 4 pixels are left of it; with 64x64 it is the release's network. Its tensor T starts from
+N(0, 1), where with 4,096 features exp(-L1) is as good as 0 from the first step to the last: a smaller `std` makes the layer see
 something.
 """
 

@@ -121,10 +121,12 @@ def test_a_sphere_grows_by_its_rule(expand_at: float, inside: int, grows: bool) 
         return torch.arange(len(z)) < inside
 
     walk = _Walk(BREPMI(expand_at=expand_at), torch.zeros(1, LATENT), torch.tensor([99]), first)
+    walk.steps += 7
     walk.step(torch.tensor([0]), torch.randn(1, 32, LATENT, generator=torch.Generator().manual_seed(0)))
     assert bool(walk.grown) is grows
     torch.testing.assert_close(walk.radius, torch.tensor([2.6 if grows else 2.0]))
     assert int(walk.left) == 99 - 32 - (not grows)
+    assert int(walk.steps) == (0 if grows else 8)  # patience is with one sphere
 
 
 def test_steps_that_are_not_accepted_end_a_walk() -> None:

@@ -79,6 +79,24 @@ def test_what_a_row_finds_does_not_depend_on_its_batch(batch: int) -> None:
     assert not torch.equal(found, search(parts, [start], labels, batch=6, seed=6).variables[0])
 
 
+@pytest.mark.parametrize("size", [3, 1 << 16])
+def test_random_numbers_are_a_row_s_own(size: int) -> None:
+    labels = torch.zeros(5, dtype=torch.int64)
+    whole = Rows(torch.arange(5), labels, 5, 2, 0)
+    some = replace(whole, index=torch.tensor([3, 1]), labels=labels[:2])
+    assert torch.equal(some.normal(size), whole.normal(size)[[3, 1]])
+    assert torch.equal(some.uniform(size), whole.uniform(size)[[3, 1]])
+    others = (replace(whole, step=1), replace(whole, seed=1))
+    drawn = [*whole.normal(size), *(one for other in others for one in other.normal(size)), *whole.normal(size, purpose="loose")]
+    assert all(not torch.equal(one, two) for place, one in enumerate(drawn) for two in drawn[:place])
+
+
+def test_long_rows_are_drawn_for_those_in_hand_alone() -> None:
+    rows = Rows(torch.tensor([7]), torch.tensor([0]), 10**9, 0, 0)  # of all it would be half a million gigabytes
+    assert rows.normal(2, 1 << 16).shape == (1, 2, 1 << 16)
+    assert float(rows.uniform(1 << 16).mean()) == pytest.approx(0.5, abs=0.01)
+
+
 def test_the_best_variables_are_kept_where_later_ones_are_worse() -> None:
     start, labels = started()
     away = replace(descend(0.1), best=True, optimizer=lambda variables: torch.optim.SGD(variables, lr=0.1, maximize=True))

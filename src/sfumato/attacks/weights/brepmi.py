@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
-from sfumato.attacks.weights.assembly import drawn, pictures, rows_of
+from sfumato.attacks.weights.assembly import at_once, drawn, pictures, rows_of
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.errors import ConfigError
 from sfumato.inversion_types import ClassPictures
@@ -33,8 +33,6 @@ from sfumato.types import Labels
 
 LONGEST = 3.0
 """The longest that a step may be; below that it is a third of the radius."""
-PASSAGE = 256
-"""How often its own bytes a picture is taken to need on its way through prior and target."""
 
 Inside = Callable[[Tensor, Tensor], Tensor]
 """From latents, (n, L), and the walks that they belong to, (n,) int64, to whether their pictures are of the class, (n,) bool."""
@@ -137,7 +135,7 @@ class BREPMI(InversionAttack):
             begin = [some[torch.arange(self.per_class) % len(some)] for some in starts if len(some)]
             left = (self.budget - rows_of(spent, self.per_class)[rows]) // self.per_class
             latents[rows], losses[rows] = self._walk(means, rows_of(labels, self.per_class)[rows], torch.cat(begin), left)
-        found = pictures(lambda z, _: means.prior(z), latents, labels, losses)
+        found = pictures(means, lambda z, _: means.prior(z), latents, labels=labels, losses=losses)
         return replace(found, reached=reached)
 
     def _starts(self, means: Means, labels: Labels) -> tuple[list[Tensor], Tensor]:
@@ -238,8 +236,7 @@ class _Walk:
 
 def _told(means: Means, latents: Tensor) -> Tensor:
     """Return what the target calls the pictures of latents, (N,), int64, as many at once as memory takes."""
-    size = 4 * torch.Size(means.prior.image_shape).numel() * PASSAGE
-    return torch.cat([means.view.labels(means.prior(some)) for some in latents.split(max(1, means.memory // size))])
+    return torch.cat([means.view.labels(means.prior(some)) for some in latents.split(at_once(means, len(latents)))])
 
 
 def _noise(streams: Sequence[torch.Generator], rows: Tensor, count: int, like: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
-from sfumato.attacks.weights.assembly import rows_of
+from sfumato.attacks.weights.assembly import at_once, rows_of
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
 from sfumato.attacks.weights.clipping import l1_ball
@@ -88,14 +88,14 @@ class Layer:
         return replace(self, latents=self.latents + torch.cat(list(variables), 1))
 
     @torch.no_grad()
-    def next(self) -> Layer:
-        """Return the place behind the next layer."""
+    def next(self, batch: int) -> Layer:
+        """Return the place behind the next layer, so many rows at once."""
 
         def through(latents: Tensor) -> Tensor:
             w, given = self.parts(latents)
             return self.style.activations(w, self.number + 1, start=self.number, activations=given)
 
-        made = in_parts(through, self.latents)
+        made = in_parts(through, self.latents, batch=batch)
         latents = torch.cat([self.parts(self.latents)[0], made.flatten(1)], 1)
         return replace(self, number=self.number + 1, latents=latents, shape=tuple(made.shape[1:]))
 
@@ -163,10 +163,12 @@ class IFGMI(InversionAttack):
             )
         ask, w = answers(means), drawn_styles(means, samples=self.samples, psi=self.psi)
         first = Layer(style, 0, w, (), self.crop)
-        chosen = select_start(w, lambda some: mirrored(ask, first.decode(some, labels)), labels, each=self.candidates)
+        chosen = select_start(
+            w, lambda some: mirrored(ask, first.decode(some, labels)), labels, each=self.candidates, batch=at_once(means)
+        )
         layer = replace(first, latents=w[chosen.index.flatten()])
         for number in range(len(self.steps)):
-            layer = self._searched(means, layer.next() if number else layer, rows_of(labels, self.candidates))
+            layer = self._searched(means, layer.next(at_once(means)) if number else layer, rows_of(labels, self.candidates))
         return robust_pictures(means, layer.decode, layer.latents, labels, keep=self.per_class, times=self.views)
 
     def _searched(self, means: Means, layer: Layer, rows: Labels) -> Layer:

@@ -66,7 +66,7 @@ class PointSearch:
         """
         parts, rows = self.parts(means, wanted), rows_of(labels, self.per_class)
         found = search_within(means, parts, [drawn(means, labels, self.per_class)], rows)
-        return pictures(parts.decode, found.variables[0], labels, found.losses)
+        return pictures(means, parts.decode, found.variables[0], labels=labels, losses=found.losses)
 
     def parts(self, means: Means, wanted: Wanted) -> Search:
         """Return what the search consists of."""
@@ -145,7 +145,7 @@ class GaussianSearch:
         rows = Rows(torch.arange(len(shown)), shown, len(shown), self.steps, means.seed)
         z = self.latents([one.repeat_interleave(self.per_class, 0) for one in found.variables], rows)
         # One draw is as good as another: none goes first.
-        return pictures(parts.decode, z, labels, torch.zeros(len(shown), device=labels.device))
+        return pictures(means, parts.decode, z, labels=labels, losses=torch.zeros(len(shown), device=labels.device))
 
 
 def _within(bound: float, variables: Sequence[Tensor]) -> None:

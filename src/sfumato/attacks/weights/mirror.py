@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
-from sfumato.attacks.weights.assembly import pictures, rows_of
+from sfumato.attacks.weights.assembly import at_once, pictures, rows_of
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
 from sfumato.attacks.weights.objectives import cross_entropy, identity
@@ -82,7 +82,9 @@ class MIRROR(InversionAttack):
         ask, w = answers(means), drawn_styles(means, samples=self.samples, psi=self.psi)
         space = p_space(means, samples=self.measured, psi=self.psi, deviations=self.deviations)
         space.clip([w])
-        chosen = select_start(w, lambda some: ask(style.synthesis(some)).softmax(1), labels, each=self.per_class)
+        chosen = select_start(
+            w, lambda some: ask(decode(some, labels)).softmax(1), labels, each=self.per_class, batch=at_once(means)
+        )
         parts = Search(
             decode=decode,
             ask=means.white.classify,
@@ -95,7 +97,7 @@ class MIRROR(InversionAttack):
             best=True,
         )
         found = search_within(means, parts, [w[chosen.index.flatten()]], rows_of(labels, self.per_class))
-        return pictures(decode, found.variables[0], labels, found.losses)
+        return pictures(means, decode, found.variables[0], labels=labels, losses=found.losses)
 
 
 def ramp(share: float) -> float:

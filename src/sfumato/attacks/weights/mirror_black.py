@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
-from sfumato.attacks.weights.assembly import pictures
+from sfumato.attacks.weights.assembly import at_once, pictures
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.clipping import PSpace, to_p, to_w
 from sfumato.attacks.weights.selection import drawn_styles, in_parts, p_space, require_selection, select_start
@@ -95,14 +95,14 @@ class MIRRORBlack(InversionAttack):
         space = p_space(means, samples=self.measured, psi=self.psi, deviations=self.deviations)
         w = drawn_styles(means, samples=self.samples, psi=self.psi)
         space.clip([w])
-        chosen = select_start(w, lambda some: _asked(means, some), labels, each=self.population)
+        chosen = select_start(w, lambda some: _asked(means, some), labels, each=self.population, batch=at_once(means))
         herds = zip(to_p(w)[chosen.index], chosen.confidence, strict=True)
         best = [
             self._bred(means, space, Herd(p, _log(own)), label, number * self.generations, len(labels) * self.generations)
             for number, (label, (p, own)) in enumerate(zip(labels.tolist(), herds, strict=True))
         ]
         w, fitness = to_w(torch.cat([one.p for one in best])), torch.cat([one.fitness for one in best])
-        return pictures(lambda w, _: means.prior.style.synthesis(w), w, labels, -fitness)
+        return pictures(means, lambda w, _: means.prior.style.synthesis(w), w, labels=labels, losses=-fitness)
 
     def _bred(self, means: Means, space: PSpace, herd: Herd, label: int, done: int, total: int) -> Herd:
         """Breed one class, and return its fittest."""
@@ -120,7 +120,7 @@ class MIRRORBlack(InversionAttack):
     @torch.no_grad()
     def _fitness(self, means: Means, p: Tensor, label: int) -> Tensor:
         """Ask the target about the pictures of styles, and return log p of the class."""
-        return _log(in_parts(lambda w: _asked(means, w)[:, label], to_w(p)))
+        return _log(in_parts(lambda w: _asked(means, w)[:, label], to_w(p), batch=at_once(means)))
 
 
 def _asked(means: Means, w: Tensor) -> Tensor:

@@ -87,4 +87,4 @@ class PLG(InversionAttack):
         )
         start = drawn(means, labels, self.per_class)
         found = search_within(means, parts, [start], rows_of(labels, self.per_class), "plg")
-        return pictures(parts.decode, found.variables[0], labels, found.losses)
+        return pictures(means, parts.decode, found.variables[0], labels=labels, losses=found.losses)

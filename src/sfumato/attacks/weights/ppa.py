@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sfumato.arguments import require_least, require_positive
-from sfumato.attacks.weights.assembly import rows_of
+from sfumato.attacks.weights.assembly import at_once, rows_of
 from sfumato.attacks.weights.base import InversionAttack, Means
 from sfumato.attacks.weights.budget import search_within
 from sfumato.attacks.weights.objectives import identity, poincare
@@ -86,7 +86,9 @@ class PPA(InversionAttack):
             return center(style.synthesis(w), self.crop)
 
         ask, w = answers(means), drawn_styles(means, samples=self.samples, psi=self.psi)
-        chosen = select_start(w, lambda some: mirrored(ask, decode(some, labels)), labels, each=self.candidates)
+        chosen = select_start(
+            w, lambda some: mirrored(ask, decode(some, labels)), labels, each=self.candidates, batch=at_once(means)
+        )
         parts = Search(
             decode=decode,
             ask=means.white.classify,

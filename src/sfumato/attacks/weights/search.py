@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one latent search: a prior, an objective, its regularizers, a clip and a choice, over many identities at once.
 
-Every attack on weights that follows a gradient is an assembly of these parts with its paper's constants; none has a loop of its
-own. What is searched are variables, one row for each picture to make: a latent, or the mean and the spread of a distribution of
+Every attack on weights that follows a gradient is an assembly of these parts with its paper's constants; none has its own loop.
+What is searched are variables, one row for each picture to make: a latent, or the mean and the spread of a distribution of
 latents. Rows do not see each other: the losses are summed, never averaged, so that a row's way does not depend on how many others
 are in its batch, and the random numbers of a row are the same in whichever batch it is.
 
@@ -12,6 +12,7 @@ not normalize them (GMI). Here a method that was tuned with such a mean divides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +25,8 @@ from sfumato.errors import TrainingError
 from sfumato.seeds import generator
 from sfumato.target import Classified
 from sfumato.types import Images, Labels, Watch
+
+_OWN = 1 << 16  # random numbers of a row from which on it has a stream of its own; shorter rows are drawn all at once
 
 
 class Descent(Protocol):
@@ -57,16 +60,18 @@ class Rows:
 
     def normal(self, *size: int, purpose: str = "noise") -> Tensor:
         """Draw from N(0, 1), (B, *size): the same for a row whichever others are in the batch, on every device."""
-        drawn = torch.randn(self.total, *size, generator=self._stream(purpose))
-        return drawn[self.index].to(self.labels.device)
+        return self._drawn(torch.randn, size, purpose)
 
     def uniform(self, *size: int, purpose: str = "uniform") -> Tensor:
         """Draw from [0, 1), (B, *size), as `normal` does."""
-        drawn = torch.rand(self.total, *size, generator=self._stream(purpose))
-        return drawn[self.index].to(self.labels.device)
+        return self._drawn(torch.rand, size, purpose)
 
-    def _stream(self, purpose: str) -> torch.Generator:
-        return generator(self.seed, "search", purpose, self.step)
+    def _drawn(self, draw: Callable[..., Tensor], size: tuple[int, ...], purpose: str) -> Tensor:
+        names = ("search", purpose, self.step)
+        if math.prod(size) < _OWN:
+            return draw(self.total, *size, generator=generator(self.seed, *names))[self.index].to(self.labels.device)
+        own = (generator(self.seed, *names, row) for row in self.index.tolist())  # of all rows it would fill the memory
+        return torch.stack([draw(size, generator=one) for one in own]).to(self.labels.device)
 
 
 @dataclass(frozen=True)
@@ -188,29 +193,29 @@ def search(parts: Search, start: Sequence[Tensor], labels: Labels, *, batch: int
 
 def _search(parts: Search, variables: list[Tensor], rows: Rows, told: Callable[[int], None]) -> Found:
     """Search one batch of rows."""
+    parts.clip(variables)
     for one in variables:
         one.requires_grad_()
     optimizer = parts.optimizer(variables)
     rates = [group["lr"] for group in optimizer.param_groups]
-    with torch.no_grad():
-        parts.clip(variables)
-    losses: list[Tensor] = []
-    kept = _Best([one.detach().clone() for one in variables])
+    first = losses = torch.zeros(0)
+    kept = _Best([one.detach().clone() for one in variables]) if parts.best else None
     for step in range(parts.steps):
-        reached = objective(parts, variables, replace(rows, step=step))
-        losses.append(reached.detach())
-        kept.look(losses[-1], variables)
+        losses = objective(parts, variables, replace(rows, step=step))
+        first = first if step else losses.detach()
+        if kept is not None:
+            kept.look(losses.detach(), variables)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1.0 if parts.schedule is None else parts.schedule(step / parts.steps))
-        for one, slope in zip(variables, torch.autograd.grad(reached.sum(), variables), strict=True):
+        for one, slope in zip(variables, torch.autograd.grad(losses.sum(), variables), strict=True):
             one.grad = slope
         optimizer.step()
         with torch.no_grad():
             parts.clip(variables)
         told(step + 1)
-    if parts.best:
-        return Found(tuple(kept.variables), kept.losses, losses[0])
-    return Found(tuple(one.detach() for one in variables), losses[-1], losses[0])
+    if kept is not None:
+        return Found(tuple(kept.variables), kept.losses, first)
+    return Found(tuple(one.detach() for one in variables), losses.detach(), first)
 
 
 class _Best:

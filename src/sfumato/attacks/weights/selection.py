@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.attacks.weights.assembly import pictures, rows_of
+from sfumato.attacks.weights.assembly import at_once, pictures, rows_of
 from sfumato.attacks.weights.base import Means
 from sfumato.attacks.weights.clipping import PSpace
 from sfumato.attacks.weights.search import Rows
@@ -44,14 +44,19 @@ def answers(means: Means) -> Ask:
     return lambda x: means.white.classify(x).logits
 
 
-def in_parts(make: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def in_parts(make: Callable[[Tensor], Tensor], x: Tensor, *, batch: int = _AT_ONCE) -> Tensor:
     """Apply what works row by row to a few rows at once.
+
+    Args:
+        make: what works row by row.
+        x: the rows, (N, ...).
+        batch: rows at once.
 
     Example:
         >>> in_parts(lambda x: 2 * x, torch.arange(3))
         tensor([0, 2, 4])
     """
-    return torch.cat([make(some) for some in x.split(_AT_ONCE)])
+    return torch.cat([make(some) for some in x.split(batch)])
 
 
 @dataclass(frozen=True)
@@ -211,9 +216,10 @@ def robust_pictures(means: Means, decode: Decode, latents: Tensor, labels: Label
         times: how often each candidate is varied.
     """
     rows = rows_of(labels, len(latents) // len(labels))
-    sure = robust_confidence(decode, answers(means), latents, rows, times=times, seed=derive(means.seed, "selection"))
+    seed, batch = derive(means.seed, "selection"), at_once(means)
+    sure = robust_confidence(decode, answers(means), latents, rows, times=times, batch=batch, seed=seed)
     kept = select_end(sure, labels, keep=keep)
-    return pictures(decode, latents[kept], labels, -sure[kept])
+    return pictures(means, decode, latents[kept], labels=labels, losses=-sure[kept])
 
 
 def require_selection(*, samples: int, candidates: int, per_class: int, psi: float, crop: float = 1.0) -> None:

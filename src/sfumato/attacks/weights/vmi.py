@@ -119,6 +119,8 @@ class VMI(InversionAttack):
         require_least(1, steps=self.steps, batch=self.batch, couplings=self.couplings, hidden=self.hidden)
         require_least(1, per_class=self.per_class, layers=1 if self.layers is None else self.layers)
         require_least(0, kl_weight=self.kl_weight)
+        if self.generator == "gan" and self.layers is not None:
+            raise ConfigError(f"layers are those of a style generator, got {self.layers} with generator = 'gan'; leave it out")
         require_positive(learning_rate=self.learning_rate)
 
     @property
@@ -158,7 +160,7 @@ class VMI(InversionAttack):
         # No draw of a distribution is better than another: the pictures are in the order of their draws.
         rows = Rows(torch.arange(len(labels)), labels, len(labels), self.steps, means.seed)
         z = latents(found.variables, rows, self.per_class).flatten(0, 1)
-        return pictures(space.decode, z, labels, torch.zeros(len(z), device=z.device))
+        return pictures(means, space.decode, z, labels=labels, losses=torch.zeros(len(z), device=z.device))
 
 
 def expected(trial: Trial) -> Tensor:
