@@ -58,6 +58,7 @@ ROWS = [
     {"tables", "membership_tables", "inversion_tables", "inversion_words"},
     {"scale", "lettering", "markdown"},
     {"gallery", "inversion_gallery", "verdict", "membership_verdict", "inversion_verdict", "curve", "roc_drawing"},
+    {"surface_report"},
     {"report", "membership_report", "inversion_report", "inversion_sections"},
     {"targets", "publish"},
     {"inversions", "inversion_priors", "predictions"},

@@ -27,8 +27,7 @@ from example_audits import (
 from sfumato import report
 from sfumato.errors import ConfigError
 from sfumato.inversion_report import (
-    inversion_html,
-    inversion_markdown,
+    WEIGHTS,
     load_inversions,
     markdown_blocks,
     save_inversion,
@@ -61,8 +60,8 @@ def hostile() -> Inversion:
 @given(inversions)
 @settings(max_examples=15, deadline=None)
 def test_any_record_can_be_shown(shown: Inversion) -> None:
-    assert Page(inversion_html([shown, inversion()])).all("table")
-    assert inversion_markdown([shown]).startswith("# ")
+    assert Page(WEIGHTS.to_html([shown, inversion()])).all("table")
+    assert WEIGHTS.to_markdown([shown]).startswith("# ")
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -90,7 +89,7 @@ def test_another_ending_or_nothing_is_refused_and_writes_nothing(tmp_path: Path)
 
 
 def test_a_page_of_its_own_shows_every_number() -> None:
-    page = Page(inversion_html([inversion(overlap=3)]))
+    page = Page(WEIGHTS.to_html([inversion(overlap=3)]))
     for expected in (
         "What the weights give away", "What the weights show of the classes", "takes 60.0 % (54.0 to 66.0) for the class",
         "20 of the target's 40 classes were attacked, with 5 pictures of each; chance is 2.5 %.", "above its gate of 80.0 %",
@@ -103,14 +102,14 @@ def test_a_page_of_its_own_shows_every_number() -> None:
 
 
 def test_verdicts_are_words_and_not_color_alone() -> None:
-    page = Page(inversion_html([inversion(gallery=(exhibit(),))]))
+    page = Page(WEIGHTS.to_html([inversion(gallery=(exhibit(),))]))
     assert page.text.count(" right 99 %") == 1
     assert page.text.count(" wrong 87 %") == 1
     assert [image["alt"] for image in page.all("img")][:2] == [f"Reconstruction {n} of anna, by kedmi" for n in (1, 2)]
 
 
 def test_a_page_can_be_read_without_eyes_and_fetches_nothing() -> None:
-    text = inversion_html([inversion(), inversion(rebuilt(accuracy=0.1))])
+    text = WEIGHTS.to_html([inversion(), inversion(rebuilt(accuracy=0.1))])
     page = Page(text)
     names = {str(attributes["id"]) for _, attributes in page.tags if "id" in attributes}
     assert page.all("html")[0]["lang"] == "en"
@@ -125,13 +124,13 @@ def test_a_page_can_be_read_without_eyes_and_fetches_nothing() -> None:
 
 
 def test_what_a_record_says_is_escaped() -> None:
-    for text in (inversion_html([hostile(), hostile()]), report.to_html([weighed(hostile()), weighed(hostile())])):
+    for text in (WEIGHTS.to_html([hostile(), hostile()]), report.to_html([weighed(hostile()), weighed(hostile())])):
         page = Page(text)
         assert not page.all("script")
         assert {str(image["src"])[:10] for image in page.all("img")} == {"data:image"}
         assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
         assert page.text.count(HOSTILE) > 10
-    text = inversion_markdown([hostile()])
+    text = WEIGHTS.to_markdown([hostile()])
     assert "\\<script\\>" in text
     assert not re.search(r"(?<!\\)[<>]", text)
 
@@ -157,9 +156,9 @@ def test_private_pictures_are_written_only_where_they_are_asked_for(tmp_path: Pa
 
 
 def test_who_sees_no_private_pictures_is_told_why() -> None:
-    assert "audit and report with --show-private to see them" in Page(inversion_html([inversion()])).text
-    assert "--show-private" not in inversion_html([inversion(gallery=(exhibit("anna", PRIVATE),))])
-    assert "--show-private" not in inversion_html([inversion(gallery=())])
+    assert "audit and report with --show-private to see them" in Page(WEIGHTS.to_html([inversion()])).text
+    assert "--show-private" not in WEIGHTS.to_html([inversion(gallery=(exhibit("anna", PRIVATE),))])
+    assert "--show-private" not in WEIGHTS.to_html([inversion(gallery=())])
 
 
 def test_leaving_private_pictures_out_leaves_the_rest() -> None:
@@ -173,7 +172,7 @@ def test_leaving_private_pictures_out_leaves_the_rest() -> None:
 
 def test_below_the_gate_numbers_are_shown_and_nothing_is_concluded() -> None:
     found = inversion(evaluator=judge(0.61))
-    page, text = Page(inversion_html([found])), inversion_markdown([found])
+    page, text = Page(WEIGHTS.to_html([found])), WEIGHTS.to_markdown([found])
     for where in (page.text, text):
         assert "Nothing is concluded about the weights." in where
         assert "The evaluator is below its gate: these numbers conclude nothing." in where
@@ -186,7 +185,7 @@ def test_below_the_gate_numbers_are_shown_and_nothing_is_concluded() -> None:
 
 
 def test_markdown_shows_every_number_in_tables_of_even_width() -> None:
-    text = inversion_markdown([inversion()])
+    text = WEIGHTS.to_markdown([inversion()])
     assert text.startswith("# What the weights give away\n\nThe strongest attack on the weights (kedmi")
     assert "| kedmi | 60.0 % (54.0 to 66.0) | 90.0 % (81.0 to 99.0) | 97.0 % (96.0 to 98.0) |" in text
     assert "| ben | 80 % | 99.0 % | 301 | yes |" in text
@@ -198,10 +197,10 @@ def test_markdown_shows_every_number_in_tables_of_even_width() -> None:
 
 def test_a_report_without_attacks_says_so() -> None:
     none = replace(inversion(), results=(), gallery=())
-    page = Page(inversion_html([none]))
+    page = Page(WEIGHTS.to_html([none]))
     assert "No attack was run on the weights." in page.text
     assert not page.all("img")
-    assert "No attack was run." in inversion_markdown([none])
+    assert "No attack was run." in WEIGHTS.to_markdown([none])
     assert facts_of(none)[0] == "20 of the target's 40 classes were attacked; chance is 2.5 %."
 
 

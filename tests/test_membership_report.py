@@ -16,10 +16,9 @@ from sfumato import report
 from sfumato.errors import ConfigError
 from sfumato.membership_record import membership_from_json
 from sfumato.membership_report import (
+    PREDICTIONS,
     facts_of,
     markdown_blocks,
-    membership_html,
-    membership_markdown,
     overview,
     save_membership,
     sections,
@@ -46,8 +45,8 @@ def before_and_after() -> list[Audit]:
 @given(memberships)
 @settings(max_examples=15, deadline=None)
 def test_any_record_can_be_shown(shown: Membership) -> None:
-    assert Page(membership_html([shown, membership()])).all("table")
-    assert membership_markdown([shown]).startswith("# ")
+    assert Page(PREDICTIONS.to_html([shown, membership()])).all("table")
+    assert PREDICTIONS.to_markdown([shown]).startswith("# ")
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -67,7 +66,7 @@ def test_another_ending_or_nothing_is_refused_and_writes_nothing(tmp_path: Path)
 
 
 def test_a_page_of_its_own_shows_every_number() -> None:
-    text = membership_html([membership(duplicates=3)])
+    text = PREDICTIONS.to_html([membership(duplicates=3)])
     page = Page(text)
     for expected in (
         "What the predictions give away", "Who was trained on", "The strongest attack (lira) finds 7.1 % (5.0 to 9.2)", "0.700",
@@ -82,7 +81,7 @@ def test_a_page_of_its_own_shows_every_number() -> None:
 
 
 def test_a_page_of_its_own_can_be_read_without_eyes_and_fetches_nothing() -> None:
-    text = membership_html([membership(), membership(inference(area=0.55))])
+    text = PREDICTIONS.to_html([membership(), membership(inference(area=0.55))])
     page = Page(text)
     names = {str(attributes["id"]) for _, attributes in page.tags if "id" in attributes}
     assert page.all("html")[0]["lang"] == "en"
@@ -95,19 +94,19 @@ def test_a_page_of_its_own_can_be_read_without_eyes_and_fetches_nothing() -> Non
 
 
 def test_what_a_record_says_is_escaped() -> None:
-    for text in (membership_html([hostile(), hostile()]), report.to_html([asked(hostile()), asked(hostile())])):
+    for text in (PREDICTIONS.to_html([hostile(), hostile()]), report.to_html([asked(hostile()), asked(hostile())])):
         page = Page(text)
         assert not page.all("script")
         assert not page.all("img")
         assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
         assert page.text.count(HOSTILE) > 10
-    text = membership_markdown([hostile()])
+    text = PREDICTIONS.to_markdown([hostile()])
     assert "\\<script\\>" in text
     assert not re.search(r"(?<!\\)[<>]", text)
 
 
 def test_markdown_shows_every_number_in_tables_of_even_width() -> None:
-    text = membership_markdown([membership()])
+    text = PREDICTIONS.to_markdown([membership()])
     assert text.startswith("# What the predictions give away\n\nThe strongest attack (lira)")
     assert "| lira | 0.700 (0.679 to 0.721) | 7.1 % (5.0 to 9.2) | too few non-members (500) | 60.0 % (58.2 to 61.8) |" in text
     assert "| class 4 | 50 | 48 | −1.0 points |" in text
@@ -120,10 +119,10 @@ def test_markdown_shows_every_number_in_tables_of_even_width() -> None:
 
 def test_a_report_without_attacks_says_so() -> None:
     none = replace(membership(), results=())
-    page = Page(membership_html([none]))
+    page = Page(PREDICTIONS.to_html([none]))
     assert "No attack was run on the predictions." in page.text
     assert not page.all("svg")
-    assert "No attack was run." in membership_markdown([none])
+    assert "No attack was run." in PREDICTIONS.to_markdown([none])
 
 
 def test_facts_count_what_repeats_and_name_canaries() -> None:
@@ -148,11 +147,11 @@ def test_models_in_turn_are_shown_and_called_so() -> None:
     (section,) = sections(["digits"], [found])
     assert (section.sliced, [row.label for row in section.rows]) == ("lira", ["lira", "lira, 16 models in turn"])
     assert section.drawn == ""  # both are
-    page, text = Page(membership_html([found])), membership_markdown([found])
+    page, text = Page(PREDICTIONS.to_html([found])), PREDICTIONS.to_markdown([found])
     for where in (page.text, text):
         assert "Over 16 models in turn lira finds 7.1 % (5.0 to 9.2) of the members at 1 % false alarms and 1.20 %" in where
         assert "Attacks over models in turn stand below those on the target" in where
-    assert "Attacks over models in turn stand" not in Page(membership_html([membership()])).text
+    assert "Attacks over models in turn stand" not in Page(PREDICTIONS.to_html([membership()])).text
 
 
 def test_the_strongest_of_models_in_turn_is_called_so_where_there_are_no_others() -> None:
@@ -161,7 +160,7 @@ def test_the_strongest_of_models_in_turn_is_called_so_where_there_are_no_others(
 
 
 def test_what_epsilon_takes_for_granted_is_said_where_it_is_read() -> None:
-    page, text = Page(membership_html([membership()])), membership_markdown([membership()])
+    page, text = Page(PREDICTIONS.to_html([membership()])), PREDICTIONS.to_markdown([membership()])
     assert "by the strongest attack; for one model an idealization; 0 says nothing" in page.text
     assert "a proof needs many models that are each asked about one example" in page.text
     assert "the largest bound of several attacks and seeds does not hold at 95 %" in page.text

@@ -180,7 +180,7 @@ def audit(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train the target of a recipe, or find it trained, and attack it; or attack what a model answered, with --logits."""
-    from sfumato.membership_report import report_ending
+    from sfumato.surface_report import report_ending
 
     if output is not None:
         report_ending(output)  # said before minutes of work are lost

@@ -10,20 +10,17 @@ Example:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sfumato import markdown
-from sfumato.files import read_json, write_atomic
 from sfumato.inversion_record import inversion_from_json, inversion_to_json
 from sfumato.inversion_sections import sections
 from sfumato.inversion_tables import inversion_rows
 from sfumato.inversion_types import Inversion
 from sfumato.inversion_verdict import inversion_verdict
-from sfumato.membership_report import names_of, origin_blocks, report_ending, settings_of, some, untested_of
-from sfumato.page import render
+from sfumato.surface_report import SurfaceReport
 
 TITLE = "What the weights give away"
 """Heading of a report on the weights."""
@@ -65,6 +62,23 @@ def without_private(found: Inversion | None, *, kept: bool = False) -> Inversion
     return replace(found, gallery=tuple(replace(exhibit, private=None) for exhibit in found.gallery))
 
 
+WEIGHTS: SurfaceReport[Inversion] = SurfaceReport(
+    surface="weights",
+    title=TITLE,
+    scored="classes",
+    words="weights_words.html.j2",
+    section="weights.html.j2",
+    verdict=inversion_verdict,
+    rows=inversion_rows,
+    blocks=markdown_blocks,
+    write=inversion_to_json,
+    read=inversion_from_json,
+    advice="make one with audit.save('audit.json')",
+    shown=lambda names, found: {"weights": sections(names, found)},
+)
+"""How what was found of the weights is written down; private pictures are shown where they are there."""
+
+
 def save_inversion(inversions: Sequence[Inversion], path: str | Path, *, show_private: bool = False) -> Path:
     """Write what was found of the weights as one file, by the ending of its name.
 
@@ -85,14 +99,7 @@ def save_inversion(inversions: Sequence[Inversion], path: str | Path, *, show_pr
         Traceback (most recent call last):
         sfumato.errors.ConfigError: expected a report ending in .html, .md, .json, got 'audit.pdf'; choose one of these
     """
-    writers: Mapping[str, Callable[[Sequence[Inversion]], str]] = {
-        ".html": inversion_html,
-        ".md": inversion_markdown,
-        ".json": _json_text,
-    }
-    write = writers[report_ending(path)]
-    shown = [kept for found in inversions if (kept := without_private(found, kept=show_private))]
-    return write_atomic(path, write(shown).encode(errors="backslashreplace"))
+    return WEIGHTS.save([kept for found in inversions if (kept := without_private(found, kept=show_private))], path)
 
 
 def load_inversions(path: str | Path) -> list[Inversion]:
@@ -108,57 +115,4 @@ def load_inversions(path: str | Path) -> list[Inversion]:
         ConfigError: the file is not JSON, or such a record is not whole.
         StorageError: the file is missing or cannot be read.
     """
-    record = read_json(path, expected="the record of an audit", advice="make one with audit.save('audit.json')")
-    if not isinstance(record, dict) or record.get("surface") != "weights":
-        return []  # an audit of a recipe or of answers, which others read
-    held = record["audits"] if isinstance(record.get("audits"), list) else [record]
-    return [inversion_from_json(one) for one in held]
-
-
-def _json_text(inversions: Sequence[Inversion]) -> str:
-    records = [inversion_to_json(found) for found in some(inversions)]
-    held = records[0] if len(records) == 1 else {"format": 1, "surface": "weights", "audits": records}
-    return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
-
-
-def inversion_markdown(inversions: Sequence[Inversion]) -> str:
-    """Write what was found of the weights as Markdown, without the pictures.
-
-    Args:
-        inversions: one or several.
-
-    Raises:
-        ConfigError: there is nothing to write.
-    """
-    names = names_of(some(inversions))
-    blocks = [f"# {TITLE}", *map(markdown.escape, inversion_verdict(names, inversions))]
-    blocks += ["## Headline numbers", markdown.table(["", *names], inversion_rows(inversions))]
-    blocks += [*markdown_blocks(names, inversions), "## What was not tested", markdown.items(untested_of(inversions))]
-    return "\n\n".join([*blocks, *origin_blocks(names, inversions)]) + "\n"
-
-
-def inversion_html(inversions: Sequence[Inversion]) -> str:
-    """Write what was found of the weights as one HTML page that needs nothing else: no network, no script.
-
-    Args:
-        inversions: one or several; private pictures are shown where they are there.
-
-    Raises:
-        ConfigError: there is nothing to write.
-    """
-    names = names_of(some(inversions))
-    return render(
-        "surface.html.j2",
-        section="weights.html.j2",
-        words="weights_words.html.j2",
-        link="Weights",
-        scored="classes",
-        title=TITLE,
-        names=names,
-        found=inversions,
-        verdict=inversion_verdict(names, inversions),
-        headline=inversion_rows(inversions),
-        weights=sections(names, inversions),
-        untested=untested_of(inversions),
-        settings=[settings_of(one.results) for one in inversions],
-    )
+    return WEIGHTS.load(path)

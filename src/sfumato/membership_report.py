@@ -7,23 +7,18 @@ Example:
     >>> from sfumato.types import Interval
     >>> accuracy = Interval(0.99, 0.98, 1.0), Interval(0.88, 0.85, 0.9)
     >>> found = Membership((), 500, 500, 0, accuracy, 0, "", (), (0,), {}, "cpu", "a table of logits")
-    >>> membership_markdown([found]).splitlines()[0]
+    >>> PREDICTIONS.to_markdown([found]).splitlines()[0]
     '# What the predictions give away'
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from sfumato import markdown
 from sfumato.curve import NARROW, WIDE
-from sfumato.errors import ConfigError
-from sfumato.files import read_json, write_atomic
-from sfumato.inversion_types import Inversion, InversionResult
 from sfumato.membership_record import membership_from_json, membership_to_json
 from sfumato.membership_tables import (
     EPSILON,
@@ -35,16 +30,14 @@ from sfumato.membership_tables import (
     named,
     slice_table,
 )
-from sfumato.membership_types import Membership, MembershipResult
+from sfumato.membership_types import Membership
 from sfumato.membership_verdict import membership_verdict
-from sfumato.page import render
 from sfumato.roc_drawing import Line, draw_roc, lines_of, strongest_of
+from sfumato.surface_report import SurfaceReport
 from sfumato.tables import Row, show_share
-from sfumato.types import AttackResult
 
 TITLE = "What the predictions give away"
 """Heading of a report on the predictions."""
-_Found = TypeVar("_Found", Membership, Inversion)
 _TURNS = "Attacks over models in turn stand below those on the target: they speak of models like it, counted together."
 
 
@@ -168,10 +161,21 @@ def markdown_blocks(names: Sequence[str], memberships: Sequence[Membership | Non
     return blocks
 
 
-def settings_of(results: Iterable[AttackResult | MembershipResult | InversionResult]) -> list[tuple[str, str]]:
-    """Return the hyper-parameters of attacks as (name, text), each different pair once."""
-    pairs = ((result.name, ", ".join(f"{key} = {value}" for key, value in result.settings.items())) for result in results)
-    return list(dict.fromkeys(pairs))
+PREDICTIONS: SurfaceReport[Membership] = SurfaceReport(
+    surface="predictions",
+    title=TITLE,
+    scored="examples",
+    words="words.html.j2",
+    section="predictions.html.j2",
+    verdict=membership_verdict,
+    rows=membership_rows,
+    blocks=markdown_blocks,
+    write=membership_to_json,
+    read=membership_from_json,
+    advice="make one with: sfumato audit --logits ... --json",
+    shown=lambda names, found: {"sections": sections(names, found), "overview": overview(names, found)},
+)
+"""How what was found of the predictions is written down."""
 
 
 def save_membership(memberships: Sequence[Membership], path: str | Path) -> Path:
@@ -193,12 +197,7 @@ def save_membership(memberships: Sequence[Membership], path: str | Path) -> Path
         Traceback (most recent call last):
         sfumato.errors.ConfigError: expected a report ending in .html, .md, .json, got 'audit.pdf'; choose one of these
     """
-    writers: Mapping[str, Callable[[Sequence[Membership]], str]] = {
-        ".html": membership_html,
-        ".md": membership_markdown,
-        ".json": _json_text,
-    }
-    return write_atomic(path, writers[report_ending(path)](memberships).encode(errors="backslashreplace"))
+    return PREDICTIONS.save(memberships, path)
 
 
 def load_memberships(path: str | Path) -> list[Membership]:
@@ -214,109 +213,4 @@ def load_memberships(path: str | Path) -> list[Membership]:
         ConfigError: the file is not JSON, or such a record is not whole.
         StorageError: the file is missing or cannot be read.
     """
-    record = read_json(path, expected="the record of an audit", advice="make one with: sfumato audit --logits ... --json")
-    if not isinstance(record, dict) or record.get("surface") != "predictions":
-        return []  # an audit of a recipe, which `report.load` reads
-    held = record["audits"] if isinstance(record.get("audits"), list) else [record]
-    return [membership_from_json(one) for one in held]
-
-
-def report_ending(path: str | Path) -> str:
-    """Return the ending of a report's name, in small letters.
-
-    Raises:
-        ConfigError: it is none of .html, .md and .json.
-
-    Example:
-        >>> report_ending("audit.HTML")
-        '.html'
-    """
-    ending, known = Path(path).suffix.lower(), (".html", ".md", ".json")
-    if ending not in known:
-        raise ConfigError(f"expected a report ending in {', '.join(known)}, got '{path}'; choose one of these")
-    return ending
-
-
-def _json_text(memberships: Sequence[Membership]) -> str:
-    records = [membership_to_json(found) for found in some(memberships)]
-    held = records[0] if len(records) == 1 else {"format": 1, "surface": "predictions", "audits": records}
-    return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
-
-
-def membership_markdown(memberships: Sequence[Membership]) -> str:
-    """Write what was found of the predictions as Markdown.
-
-    Args:
-        memberships: one or several.
-
-    Raises:
-        ConfigError: there is nothing to write.
-    """
-    names = names_of(some(memberships))
-    blocks = [f"# {TITLE}", *map(markdown.escape, membership_verdict(names, memberships))]
-    blocks += ["## Headline numbers", markdown.table(["", *names], membership_rows(memberships))]
-    blocks += [*markdown_blocks(names, memberships), "## What was not tested", markdown.items(untested_of(memberships))]
-    return "\n\n".join([*blocks, *origin_blocks(names, memberships)]) + "\n"
-
-
-def membership_html(memberships: Sequence[Membership]) -> str:
-    """Write what was found of the predictions as one HTML page that needs nothing else: no network, no script.
-
-    Args:
-        memberships: one or several.
-
-    Raises:
-        ConfigError: there is nothing to write.
-    """
-    names = names_of(some(memberships))
-    return render(
-        "surface.html.j2",
-        section="predictions.html.j2",
-        words="words.html.j2",
-        link="Predictions",
-        scored="examples",
-        title=TITLE,
-        names=names,
-        found=memberships,
-        verdict=membership_verdict(names, memberships),
-        headline=membership_rows(memberships),
-        sections=sections(names, memberships),
-        overview=overview(names, memberships),
-        untested=untested_of(memberships),
-        settings=[settings_of(one.results) for one in memberships],
-    )
-
-
-def names_of(found: Sequence[Membership | Inversion]) -> list[str]:
-    """Return a heading for each: its title, numbered where two agree."""
-    titles = [one.title or "answers" for one in found]
-    return [f"{title} ({number})" if titles.count(title) > 1 else title for number, title in enumerate(titles, 1)]
-
-
-def untested_of(found: Sequence[Membership | Inversion]) -> list[str]:
-    """Return what none of several audits says anything about, each sentence once."""
-    return list(dict.fromkeys(sentence for one in found for sentence in one.untested))
-
-
-def origin_blocks(names: Sequence[str], found: Sequence[Membership | Inversion]) -> list[str]:
-    """Return what somebody needs to make the numbers again, as blocks of Markdown."""
-    blocks = ["## How this was made"]
-    for name, one in zip(names, found, strict=True):
-        facts = [
-            f"seeds: {', '.join(map(str, one.seeds))}; hardware: {one.hardware}",
-            *(f"version of {library}: {version}" for library, version in one.versions.items()),
-            *(f"settings of {attack}: {text or 'none'}" for attack, text in settings_of(one.results)),
-        ]
-        blocks += [f"### {markdown.escape(name)}", markdown.items(facts)]
-    return blocks
-
-
-def some(found: Sequence[_Found]) -> Sequence[_Found]:
-    """Return several audits.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not found:
-        raise ConfigError("expected one audit or several to report, got none; run an audit first")
-    return found
+    return PREDICTIONS.load(path)

@@ -27,10 +27,11 @@ from sfumato.gallery import galleries, sheets
 from sfumato.inversion_report import markdown_blocks as weight_blocks
 from sfumato.inversion_report import without_private
 from sfumato.inversion_sections import sections as weight_sections
-from sfumato.membership_report import markdown_blocks, overview, report_ending, sections, settings_of
+from sfumato.membership_report import markdown_blocks, overview, sections
 from sfumato.membership_tables import compression_table, headline_table
 from sfumato.page import render
 from sfumato.record import from_json, to_json
+from sfumato.surface_report import report_ending, settings_of
 from sfumato.tables import attack_columns, attack_table, columns, headline, show_value, shows_features, title
 from sfumato.types import Audit, Certificate
 from sfumato.verdict import closest, failure, refuted, verdict
