@@ -123,11 +123,11 @@ def test_an_embedding_that_is_none_is_said(face: str) -> None:
     [
         ("cnn4", {}, None, "cnn4"),
         ("vgg11", {"width": 0.25}, None, "vgg11"),
-        ("vgg11", {"width": 0.25}, ("vgg11", {"width": 0.25}), "pruned"),
+        ("vgg11", {"width": 0.25}, "vgg11", "pruned"),
     ],
 )
 def test_a_judge_of_the_targets_own_architecture_is_refused(
-    model: str, options: dict[str, object], known_as: tuple[str, dict[str, object]] | None, target: str
+    model: str, options: dict[str, object], known_as: str | None, target: str
 ) -> None:
     net = OTHER if target == "pruned" else build_model(target, classes=4, shape=SHAPE, options=options, seed=3)
     attacked = net if target == "pruned" else sf.split(net, at="c1")
@@ -143,10 +143,10 @@ def test_a_defense_with_weights_of_its_own_does_not_hide_the_architecture() -> N
         assemble_judge(Evaluator(model="cnn4"), quadrants.people(), attacked, device=CPU)
 
 
-def test_a_judge_of_the_same_name_and_other_options_is_another() -> None:
+def test_a_judge_of_the_targets_name_is_refused_whatever_its_options() -> None:
     net = build_model("cnn4", classes=4, shape=SHAPE)
-    evaluator = Evaluator(model="cnn4", options={"width": 0.5})
-    assert assemble_judge(evaluator, quadrants.people(), net, known_as=("cnn4", {}), device=CPU).evaluator is evaluator
+    with pytest.raises(ConfigError, match="found cnn4 for both"):
+        assemble_judge(Evaluator(model="cnn4", options={"width": 0.5}), quadrants.people(), net, known_as="cnn4", device=CPU)
 
 
 def test_a_judge_without_an_embedding_is_refused_before_it_is_trained() -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sfumato.data.base import Pictures
+from sfumato.data.identities import by_identity
+from sfumato.data.load import load_data
 from sfumato.errors import ConfigError, SfumatoError
 from sfumato.prior_cli import prior
-from sfumato.priors import train
+from sfumato.priors import saved, train
 from sfumato.priors.saved import load_prior
 from sfumato.types import Watch
 
@@ -35,6 +38,16 @@ def test_a_prior_is_trained_and_written(kind: str, tmp_path: Path) -> None:
     assert "2 steps on" in found.source
     assert [grid.name for grid in (tmp_path / "faces-samples").iterdir()] == ["step-000002.png"]
     assert not list(tmp_path.glob("*checkpoint*"))
+
+
+def test_people_who_are_private_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Pictures] = []
+    monkeypatch.setattr(train, "train_prior", lambda kind, public, *_, **__: seen.append(public))
+    monkeypatch.setattr(saved, "save_prior", lambda *_, **__: None)
+    run(*QUICK, "--to", str(tmp_path / "prior.safetensors"), "--private-identities", "90", "--seed", "3")
+    people = by_identity(load_data("portraits", size=16, seed=3), private=90, seed=3)
+    assert seen[0].fingerprint == people.part("public").fingerprint
+    assert len(seen[0]) == 10 * 50
 
 
 def test_an_interrupted_run_goes_on_or_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,3 +392,13 @@ def test_private_identities_share_the_data_by_person() -> None:
     assert problem.startswith("data: pretrain_identities needs private_identities")
     (problem,) = problems(WEIGHTS.replace("private_identities = 40", "private_identities = 1"))
     assert problem.startswith("data: private_identities must be at least 2")
+
+
+def test_a_misspelt_key_of_the_data_is_offered_those_of_every_data_set_too() -> None:
+    (problem,) = problems(WEIGHTS.replace("private_identities = 40", "private_identites = 40"))
+    assert problem.startswith("data.private_identites: unknown key (did you mean 'private_identities'?); known: identities, ")
+
+
+def test_a_wrong_scale_hides_nothing_else() -> None:
+    found = problems(WEIGHTS + '\n[prior]\nscale = "huge"\nstps = 3\n')
+    assert [one.partition(":")[0] for one in found] == ["prior.scale", "prior.stps"]

@@ -192,12 +192,21 @@ def assemble_inversion(
         ceiling=ceiling,
         priors=tuple(priors),
         overlap=overlap,
-        untested=inversion_untested(facts, attacks, results, data=court.data, identities=len(classes)),
+        untested=(*inversion_untested(facts, attacks, results, data=court.data, identities=len(classes)), *_foreign(priors)),
         seeds=tuple(seeds),
         versions=versions(),
         hardware=hardware(court.target.device),
         title=title,
     )
+
+
+def _foreign(priors: Sequence[PriorFacts]) -> list[str]:
+    """Say of which priors nobody knows what pictures they were trained on."""
+    return [
+        f"whether the prior '{prior.kind}' has seen private pictures: it was {prior.source}, not trained here"
+        for prior in priors
+        if not prior.steps
+    ]
 
 
 def _flat(pictures: ClassPictures, classes: Labels) -> tuple[Tensor, Labels]:

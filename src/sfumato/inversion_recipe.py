@@ -86,7 +86,7 @@ def _priors(tables: Tables) -> dict[PriorKind, PriorPlan]:
     scale = value.pop("scale", "full")
     if not isinstance(scale, str) or scale not in _SCALES:
         tables.problems.append(f"prior.scale: expected one of {', '.join(_SCALES)}, found {scale!r}")
-        return {}
+        scale = "full"  # what else is wrong is said too
     tables.problems += [_misplaced(key, kinds) for key in value if key not in kinds]
     plans = {kind: _prior(tables, kind, value.get(kind, {}), _SCALES[scale][kind]) for kind in kinds}
     return {kind: plan for kind, plan in plans.items() if plan is not None}

@@ -156,7 +156,7 @@ class _Inquiry:
 
     def _assembled_judge(self) -> Judge:
         """Make the evaluator, with the weights that it is given or yet to be trained."""
-        known_as, device = (self.recipe.model, self.recipe.options), self.workplace.device
+        known_as, device = self.recipe.model, self.workplace.device
         return assemble_judge(self.recipe.inversion.evaluator, self.data, self.target.split, known_as=known_as, device=device)
 
     def _reader(self) -> Reader | None:

@@ -12,7 +12,7 @@ Departures: see `sfumato.evaluator`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -36,9 +36,6 @@ from sfumato.seeds import ambient, generator
 from sfumato.settings import Optimizer, Train
 from sfumato.target import BATCH, Target
 from sfumato.types import Images, Logits, Watch
-
-Architecture = tuple[str, Mapping[str, object]]
-"""The name of a model and its options, as a recipe has them."""
 
 
 class Judgment(NamedTuple):
@@ -123,7 +120,7 @@ def prepare_judge(
     data: Data,
     target: nn.Module,
     *,
-    known_as: Architecture | None = None,
+    known_as: str | None = None,
     device: torch.device,
     watch: Watch | None = None,
 ) -> Judge:
@@ -133,7 +130,7 @@ def prepare_judge(
         evaluator: what it is.
         data: the pictures; `private` is trained on.
         target: who is attacked, whose architecture must be another.
-        known_as: name and options of the target's model, where they are known.
+        known_as: name of the target's model, where it is known.
         device: where it is trained and asked.
         watch: told of its training.
 
@@ -158,7 +155,7 @@ def prepare_judge(
 
 
 def assemble_judge(
-    evaluator: Evaluator, data: Data, target: nn.Module, *, known_as: Architecture | None = None, device: torch.device
+    evaluator: Evaluator, data: Data, target: nn.Module, *, known_as: str | None = None, device: torch.device
 ) -> Judge:
     """Make an evaluator's networks, with the weights that they are given or yet to be trained; raises as `prepare_judge` does."""
     network = build_classifier(
@@ -169,8 +166,7 @@ def assemble_judge(
         size=evaluator.size,
         weights=evaluator.weights,
     )
-    named = known_as is not None and (known_as[0], dict(known_as[1])) == (evaluator.model, dict(evaluator.options))
-    if named or _shapes(network) == _shapes(target):
+    if known_as == evaluator.model or _shapes(network) == _shapes(target):
         raise ConfigError(
             f"the evaluator must be of another architecture than the target, found {evaluator.model} for both; name another "
             "model for it, such as vgg11 or resnet18"

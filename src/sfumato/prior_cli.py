@@ -13,9 +13,9 @@ from sfumato.errors import ConfigError
 from sfumato.place import open_workplace
 
 if TYPE_CHECKING:
-    from sfumato.data.base import Data
+    from sfumato.data.base import Data, Pictures
     from sfumato.priors.settings import PriorSettings
-    from sfumato.types import NamedWatch
+    from sfumato.types import Watch
 
 prior = typer.Typer(help="Train a prior: what an adversary knows of pictures like the private ones.", no_args_is_help=True)
 
@@ -35,6 +35,14 @@ def train_command(
         _KINDS, typer.Option(help="A plain GAN, or one with styles. The kinds that learn from a target are trained by its audit.")
     ] = "gan",
     size: Annotated[int | None, typer.Option(help="Side in pixels, that of the target's pictures.", show_default=False)] = None,
+    private_identities: Annotated[
+        int | None,
+        typer.Option(
+            help="Leave out so many people, those whom a recipe with as many private_identities and this seed takes.",
+            min=2,
+            show_default=False,
+        ),
+    ] = None,
     scale: Annotated[_SCALES, typer.Option(help="Minutes on a CPU at 32 pixels, or the papers' constants.")] = "smoke",
     steps: Annotated[int | None, typer.Option(help="Updates of the generator.", min=1, show_default=False)] = None,
     width: Annotated[int | None, typer.Option(help="Channels of its last layer.", min=1, show_default=False)] = None,
@@ -57,6 +65,7 @@ def train_command(
     """
     from sfumato.data.load import load_data
     from sfumato.priors.settings import FULL, SMOKE, prior_settings
+    from sfumato.types import told_as
 
     if to is not None and to.suffix != ".safetensors":
         raise ConfigError(f"--to must end in .safetensors, got {to}")
@@ -70,9 +79,12 @@ def train_command(
         pictures = load_data(data, size=size, root=data_root, skip_bad=skip_bad, seed=seed)
         path = to or Path("runs") / "priors" / f"{pictures.name}-{kind}-{pictures.shape[1]}" / "prior.safetensors"
         checkpoint = _checkpoint(path, resume=resume, restart=restart)
-        _train(path, checkpoint, pictures, kind, settings, seed=seed, device=str(place.device), watch=watch)
+        public = _public(pictures, private_identities, seed)
+        source = f"{settings.steps} steps on {len(public)} pictures of {pictures.name}"
+        watched = told_as(watch, f"{kind} prior on {pictures.name}")
+        _train(path, checkpoint, public, kind, settings, source=source, seed=seed, device=str(place.device), watch=watched)
     say_skipped(pictures.skipped)
-    say(f"prior of kind {kind}: {settings.steps} steps on {len(pictures.part('train'))} pictures of {pictures.name}")
+    say(f"prior of kind {kind}: {source}")
     say(f"sample grids: {_samples(path)}")
     say(f"prior: {path}")
 
@@ -94,32 +106,33 @@ def _checkpoint(path: Path, *, resume: bool, restart: bool) -> Path:
     return checkpoint
 
 
+def _public(pictures: Data, private_identities: int | None, seed: int) -> Pictures:
+    """Return the pictures to learn from: all, or those of nobody who is private."""
+    from sfumato.data.identities import by_identity
+
+    if private_identities is None:
+        return pictures.part("train")
+    return by_identity(pictures, private=private_identities, seed=seed).part("public")
+
+
 def _train(
     path: Path,
     checkpoint: Path,
-    pictures: Data,
+    public: Pictures,
     kind: _KINDS,
     settings: PriorSettings,
     *,
+    source: str,
     seed: int,
     device: str,
-    watch: NamedWatch,
+    watch: Watch | None,
 ) -> None:
     """Train a prior and write it; what was only there to go on is removed."""
     from sfumato.priors.saved import save_prior
     from sfumato.priors.train import train_prior
-    from sfumato.types import told_as
 
-    public = pictures.part("train")
     made = train_prior(
-        kind,
-        public,
-        settings,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        samples=_samples(path),
-        watch=told_as(watch, f"{kind} prior on {pictures.name}"),
+        kind, public, settings, seed=seed, device=device, checkpoint=checkpoint, samples=_samples(path), watch=watch
     )
-    save_prior(path, made, settings, source=f"{settings.steps} steps on {len(public)} pictures of {pictures.name}")
+    save_prior(path, made, settings, source=source)
     checkpoint.unlink(missing_ok=True)

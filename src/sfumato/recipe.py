@@ -185,7 +185,9 @@ class _Reader(Tables):
         name = self.named("datasets", value, "data")
         common, own = _divide(value, DataOptions)
         options = self.construct(DataOptions, common, "data")
-        return None if name is None else self.source(name, own, "data"), options
+        return None if name is None else self.source(
+            name, own, "data", [key.name for key in dataclasses.fields(DataOptions)]
+        ), options
 
     def _model(self) -> tuple[str | None, dict[str, object], ModelOptions | None]:
         value = self.mapping("model", required=True)
@@ -286,8 +288,9 @@ class _Reader(Tables):
         of_features += [f"the defense {defense.name}" for defense in defenses if defense.surface == "features"]
         of_features += [f"[{key}]" for key in ("recognizer", "device") if key in self.table]
         if split is not None and not split.cut and of_features:
+            need = "needs" if len(of_features) == 1 else "need"
             self.problems.append(
-                f"model.cut: missing; {' and '.join(of_features)} need the place where the model is split: "
+                f"model.cut: missing; {' and '.join(of_features)} {need} the place where the model is split: "
                 "`sfumato cuts MODEL` lists them"
             )
 

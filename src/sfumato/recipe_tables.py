@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sfumato import registry
 from sfumato.arguments import check, construct
 from sfumato.data.source import Source
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, nearest
 
 
 @dataclass
@@ -74,9 +74,14 @@ class Tables:
             return []
         return [(f"{key}[{place}]", dict(item)) for place, item in enumerate(value)]
 
-    def source(self, name: str, own: dict[str, Any], where: str) -> Source | None:
-        """Make a source of data of its name and its keys."""
+    def source(self, name: str, own: dict[str, Any], where: str, common: Sequence[str] = ()) -> Source | None:
+        """Make a source of data of its name and its own keys; `common` are those that every data set has there."""
         target = registry.entry("datasets", name).load()
+        known = (*inspect.signature(target).parameters, *common)
+        self.problems += [
+            f"{where}.{key}: unknown key{nearest(key, known)}; known: {', '.join(known)}" for key in own if key not in known
+        ]
+        own = {key: value for key, value in own.items() if key in known}
         if "seed" in inspect.signature(target).parameters:
             own.setdefault("seed", self.table.get("seed", 0))  # how the source itself splits is random too
         return cast(Source | None, self.construct(target, own, where))

@@ -159,6 +159,12 @@ def test_a_number_is_no_name(name: str) -> None:
     assert len(with_public(mine, made([4], names=[name], first=300)).part("public")) == 4
 
 
+def test_a_part_that_is_mostly_private_is_not_offered_to_be_tolerated() -> None:
+    parted = by_identity(made(), private=3)
+    with pytest.raises(DataError, match="of a private one; take other pictures$"):
+        disjoint(parted.with_parts(public=parted.part("private")))
+
+
 @pytest.mark.parametrize("part", ["private", "test"])
 @pytest.mark.parametrize("side", ["public", "pretrain"])
 def test_the_same_picture_on_both_sides(part: str, side: str) -> None:
@@ -166,7 +172,7 @@ def test_the_same_picture_on_both_sides(part: str, side: str) -> None:
     pixels = parted.part(part).read(torch.tensor([0]))
     mixed = torch.cat([parted.part(side).read(torch.arange(9)), pixels])
     doubled = parted.with_parts(**{side: ResidentPictures(mixed, torch.full((10,), 4))})
-    with pytest.raises(DataError, match=f"but 1 of 10 of '{side}' have the pixels.*share of 0.1,"):
+    with pytest.raises(DataError, match=f"but 1 of 10 of '{side}' have the pixels.*share of up to 0.1 .overlap in"):
         disjoint(doubled)
     with pytest.raises(DataError, match="1 of 10"):
         disjoint(doubled, tolerated=0.09)

@@ -68,7 +68,7 @@ def test_target_evaluator_and_priors_of_a_size_fit_each_other(name: str, size: s
     empty = ResidentPictures(torch.zeros(0, *shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     data = Data(name="people", classes=tuple(map(str, range(classes))), parts={"train": empty, "test": empty})
     evaluator = recipe.inversion.evaluator
-    known_as = (recipe.model, recipe.options)
+    known_as = recipe.model
     judge = assemble_judge(evaluator, data, target, known_as=known_as, device=torch.device("cpu"))
     assert judge.network(torch.zeros(1, *shape)).shape == (1, classes)
     for kind, plan in recipe.inversion.priors.items():

@@ -12,6 +12,7 @@ is trained by elsewhere; zhang2020secret splits anew.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.seeds import generator
 
 _SHOWN = 5
+_BY_CHANCE = 0.2  # of the pictures: more than this are no doubles by chance
 
 
 def by_identity(data: Data, *, private: int | None = None, pretrain: int = 0, least: int = 5, seed: int = 0) -> Data:
@@ -149,12 +151,19 @@ def disjoint(data: Data, *, tolerated: float = 0.0) -> tuple[Data, int]:
         if count > tolerated * len(part):
             raise DataError(
                 f"{data.name}: private identities must have no pictures elsewhere, but {count} of {len(part)} of '{name}' have "
-                "the pixels of a private one; take other pictures, or, where these are doubles by chance, tolerate a share of "
-                f"{count / len(part):.2g}, which is left out then"
+                f"the pixels of a private one; take other pictures{_tolerable(count / len(part))}"
             )
         parts[name] = part.subset((~shared).nonzero()[:, 0]) if count else part
         left_out += count
     return data.with_parts(**parts, auxiliary=parts["public"]), left_out
+
+
+def _tolerable(share: float) -> str:
+    """Offer to leave doubles out, where they are few enough to be there by chance."""
+    if share > _BY_CHANCE:
+        return ""
+    most = math.ceil(1000 * share) / 1000
+    return f", or, where these are doubles by chance, leave out a share of up to {most:g} (overlap in [data])"
 
 
 def _check(data: Data, private: int | None, pretrain: int, least: int) -> None:

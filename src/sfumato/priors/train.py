@@ -31,7 +31,7 @@ from sfumato.seeds import ambient
 from sfumato.target import WeightsView
 from sfumato.types import Images, Watch
 
-PAUSE = 60.0
+PAUSE = 15.0
 """Seconds between two checkpoints."""
 GRID = 500
 """Steps between two sample grids."""
@@ -92,7 +92,7 @@ def train_prior(
         classes: of that target.
         seed: of everything random.
         device: where.
-        checkpoint: a file to write every minute and to go on from where it is there; None keeps nothing.
+        checkpoint: a file to write every quarter of a minute and to go on from where it is there; None keeps nothing.
         definition: what defines the run, to refuse the checkpoint of another; kind, settings, seed and pictures where None.
         samples: a folder for sample grids, named by their steps; None writes none.
         watch: told of each step.
