@@ -169,6 +169,7 @@ class BREPMI(InversionAttack):
         while len(rows := walk.going()):
             walk.step(rows, _noise(streams, rows, self.directions, begin))
             means.watch(total - int(walk.left[rows].max()), total)
+        means.watch(total, total)  # patience may end before the budget
         return walk.found, -walk.radius
 
 
