@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from sfumato.attacks.features.mirror import Mirror
     from sfumato.attacks.features.refine import Refine
     from sfumato.attacks.predictions.base import References
+    from sfumato.attacks.weights.brepmi import BREPMI
     from sfumato.attacks.weights.gmi import GMI
     from sfumato.attacks.weights.kedmi import KEDMI
+    from sfumato.attacks.weights.lomma import LOMMA
+    from sfumato.attacks.weights.plg import PLG
+    from sfumato.attacks.weights.ppa import PPA
     from sfumato.audit import audit
     from sfumato.data.augment import Augment
     from sfumato.data.base import Data
@@ -73,6 +77,7 @@ _HOME = {
     "Audit": "types",
     "Augment": "data.augment",
     "Averaging": "attacks.features.averaging",
+    "BREPMI": "attacks.weights.brepmi",
     "Bottleneck": "defenses.bottleneck",
     "CEM": "defenses.cem",
     "Compose": "defenses.compose",
@@ -90,6 +95,7 @@ _HOME = {
     "Inversion": "inversion_types",
     "KEDMI": "attacks.weights.kedmi",
     "Keep": "pruning.footprint",
+    "LOMMA": "attacks.weights.lomma",
     "Likelihood": "attacks.features.likelihood",
     "MCMIA": "defenses.mcmia",
     "Membership": "membership_types",
@@ -100,6 +106,8 @@ _HOME = {
     "NoiseNopeek": "defenses.noise_nopeek",
     "Optimizer": "settings",
     "PATROL": "defenses.patrol",
+    "PLG": "attacks.weights.plg",
+    "PPA": "attacks.weights.ppa",
     "Prior": "priors.base",
     "PriorSettings": "priors.settings",
     "Recognizer": "recognize",
@@ -140,6 +148,7 @@ __all__ = [
     "Audit",
     "Augment",
     "Averaging",
+    "BREPMI",
     "Bottleneck",
     "CEM",
     "Compose",
@@ -157,6 +166,7 @@ __all__ = [
     "Inversion",
     "KEDMI",
     "Keep",
+    "LOMMA",
     "Likelihood",
     "MCMIA",
     "Membership",
@@ -167,6 +177,8 @@ __all__ = [
     "NoiseNopeek",
     "Optimizer",
     "PATROL",
+    "PLG",
+    "PPA",
     "Prior",
     "PriorSettings",
     "Recognizer",
