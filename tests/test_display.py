@@ -77,4 +77,5 @@ def test_audits_of_the_weights_show_their_attacks_in_80_columns(
 def test_what_was_found_of_the_weights_alone_says_who_judged(capsys: pytest.CaptureFixture[str]) -> None:
     print_inversion(inversion(evaluator=judge(0.5)))
     out = capsys.readouterr().out
-    assert out.index("portraits") < out.index("kedmi") < out.index("Nothing is concluded about the weights.")
+    warned = out.index("below its gate of 80.0 %: nothing is concluded from top-1")
+    assert warned < out.index("kedmi") < out.index("Nothing is concluded about the weights.")

@@ -14,13 +14,23 @@ from sfumato.png import picture
 
 def test_each_picture_has_its_verdict_and_the_confidence_of_the_target() -> None:
     (row,) = gallery_rows([exhibit()], trusted=True)
-    assert (row.name, row.tally) == ("anna", "1 of 4 right")
+    assert (row.name, row.tally) == ("anna", "1 of the 4 pictures shown recognized")
     first, second = row.strips
-    assert [(one.verdict, one.confidence) for one in first.shots] == [("right", "99 %"), ("wrong", "87 %")]
+    assert [(one.verdict, one.confidence) for one in first.shots] == [
+        ("recognized", "target: 99 %"),
+        ("not recognized", "target: 87 %"),
+    ]
     assert [one.alt for one in second.shots] == ["Reconstruction 1 of anna, by brepmi", "Reconstruction 2 of anna, by brepmi"]
     assert (first.heading, first.note) == ("kedmi", "")
     assert second.note == "not reached; what the prior shows"
     assert torch.equal(picture(first.shots[0].picture, (3, 4, 5)), exhibit().rebuilt[0].pixels[0])
+
+
+def test_attacks_are_shown_in_the_order_of_their_table() -> None:
+    (row,) = gallery_rows([exhibit("anna", pixels(3))], trusted=True, order=["brepmi", "gmi", "brepmi", "kedmi"])
+    assert [strip.heading for strip in row.strips] == ["private", "brepmi", "kedmi"]
+    (row,) = gallery_rows([exhibit()], trusted=True, order=["brepmi"])
+    assert [strip.heading for strip in row.strips] == ["brepmi", "kedmi"]
 
 
 def test_an_evaluator_below_its_gate_judges_nothing() -> None:

@@ -95,7 +95,8 @@ def test_a_page_of_its_own_shows_every_number() -> None:
         "20 of the target's 40 classes were attacked, with 5 pictures of each; chance is 2.5 %.", "above its gate of 80.0 %",
         "private pictures, held out", "public pictures", "412", "−0.0125", "iterations = 300", "trained on the public part",
         "3 public pictures were left out, being private too.", "2 CPU cores", "torch 2.13.0", "StyleGAN priors", "kedmi", "gmi",
-        "Every class, with the attack kedmi", "1 of 4 right", "not reached; what the prior shows", "High where".lower(),
+        "Every class, with the attack kedmi", "1 of the 4 pictures shown recognized",
+        "not reached; what the prior shows", "High where".lower(),
     ):  # fmt: skip
         assert expected in page.text, expected
     assert not any(word in page.text for word in ("MSE", "PSNR", "Picture by picture", "is certified", "Non-member"))
@@ -103,9 +104,27 @@ def test_a_page_of_its_own_shows_every_number() -> None:
 
 def test_verdicts_are_words_and_not_color_alone() -> None:
     page = Page(WEIGHTS.to_html([inversion(gallery=(exhibit(),))]))
-    assert page.text.count(" right 99 %") == 1
-    assert page.text.count(" wrong 87 %") == 1
+    assert len(re.findall(r"(?<!not )recognized target: 99 %", page.text)) == 1
+    assert page.text.count("not recognized target: 87 %") == 1
     assert [image["alt"] for image in page.all("img")][:2] == [f"Reconstruction {n} of anna, by kedmi" for n in (1, 2)]
+
+
+def test_pictures_come_before_the_numbers_where_there_is_nothing_else_to_see() -> None:
+    for text in (WEIGHTS.to_html([inversion()]), report.to_html([weighed()])):
+        assert text.index('id="classes"') < text.index('id="numbers"') < text.index('id="weights"')
+        assert text.count("anna <span") == 1
+    text = report.to_html([audit(inversion=inversion())])
+    assert 'id="classes"' not in text
+    assert text.index('id="weights"') < text.index("anna <span") < text.index("Attacks on the weights")
+    assert 'href="#classes"' not in WEIGHTS.to_html([inversion(gallery=())])
+
+
+def test_pictures_of_several_audits_say_whose_they_are() -> None:
+    text = WEIGHTS.to_html([inversion(title="plain"), inversion(title="frozen")])
+    for place, name in enumerate(("plain", "frozen"), 1):
+        assert f'<a href="#classes-{place}">{name}</a>' in text
+        assert f'<h3 id="classes-{place}">{name}: class by class</h3>' in text
+    assert '<a href="#classes-1">' not in WEIGHTS.to_html([inversion()])
 
 
 def test_a_page_can_be_read_without_eyes_and_fetches_nothing() -> None:
@@ -175,11 +194,11 @@ def test_below_the_gate_numbers_are_shown_and_nothing_is_concluded() -> None:
     page, text = Page(WEIGHTS.to_html([found])), WEIGHTS.to_markdown([found])
     for where in (page.text, text):
         assert "Nothing is concluded about the weights." in where
-        assert "The evaluator is below its gate: these numbers conclude nothing." in where
+        assert "names 61.0 % (60.4 to 61.6) of held-out pictures right, below its gate of 80.0 %: nothing is concluded" in where
         assert "not concluded" in where
         assert "The strongest attack on the weights (" not in where
     assert "not judged" in page.text
-    assert not re.search(r"(right|wrong) \d+ %", page.text)
+    assert not re.search(r"recognized target: \d+ %", page.text)
     assert any(attributes.get("class") == "alarm" for attributes in page.all("p"))
     assert sections(["portraits"], [found])[0].classes == ()
 

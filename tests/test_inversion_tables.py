@@ -21,7 +21,7 @@ from sfumato.inversion_tables import (
     prior_of,
     prior_table,
 )
-from sfumato.inversion_types import ClassResult, Inversion
+from sfumato.inversion_types import ClassResult, Inversion, PriorFacts
 from sfumato.inversion_words import describe_evaluator, show_distance
 from sfumato.membership_tables import headline_table
 from sfumato.types import Interval
@@ -127,10 +127,26 @@ def test_the_headline_holds_the_strongest_beside_chance_and_its_prior() -> None:
     assert dict(inversion_rows([inversion(rebuilt(prior="style"))]))["Prior alone"] == ("not measured",)
 
 
+def test_a_prior_that_reaches_more_than_every_attack_is_the_strongest() -> None:
+    ahead = inversion(priors=(PriorFacts("gan", 40.0, near(0.7), 10), PriorFacts("inversion", 44.0, near(0.65), 10)))
+    rows = dict(inversion_rows([ahead, inversion()]))
+    assert [*rows][:3] == ["Strongest attack on weights", "Strongest search", "Attack accuracy, top-1"]
+    assert rows["Strongest attack on weights"] == (
+        "prior 'gan' alone, 70.0 % (69.3 to 70.7)",
+        "kedmi, seed 0 (weights, inversion)",
+    )
+    assert rows["Strongest search"] == ("kedmi, seed 0 (weights, inversion)",) * 2
+    assert rows["Attack accuracy, top-1"] == ("60.0 % (54.0 to 66.0)",) * 2
+    assert "Strongest search" not in dict(inversion_rows([inversion(), None]))
+
+
 def test_below_the_gate_nothing_is_quoted_but_the_evaluator() -> None:
     rows = dict(inversion_rows([inversion(evaluator=judge(0.61))]))
     quoted = {label for label, (cell,) in rows.items() if cell != "not concluded"}
-    assert quoted == {"Chance", "Evaluator, held out", "Classes attacked"}
+    assert quoted == {"Chance", "Target's own confidence", "Evaluator, held out", "Classes attacked"}
+    surest = inversion(rebuilt(confidence=near(0.5)), rebuilt("kedmi", confidence=near(0.9)), evaluator=judge(0.61))
+    assert dict(inversion_rows([surest]))["Target's own confidence"] == ("90.0 % (89.1 to 90.9), kedmi",)
+    assert dict(inversion_rows([replace(surest, results=())]))["Target's own confidence"] == ("not run",)
     assert rows["Evaluator, held out"] == ("61.0 % (60.4 to 61.6)",)
 
 

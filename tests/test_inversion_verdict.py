@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from example_audits import audit, inversion, judge, membership, near, rebuilt, weighed
 from sfumato.inversion_types import EvaluatorFacts, Inversion, PriorFacts
-from sfumato.inversion_verdict import between, inversion_alone, inversion_compared, inversion_reservations, inversion_verdict
+from sfumato.inversion_verdict import inversion_alone, inversion_compared, inversion_reservations, inversion_verdict
+from sfumato.inversion_words import Leak, between, leak_of
 from sfumato.types import Interval
 from sfumato.verdict import verdict
 
@@ -48,21 +50,71 @@ def test_below_its_gate_the_evaluator_concludes_nothing_and_no_attack_is_named()
 )
 def test_the_best_of_many_attacks_is_held_to_more(top1: Interval, attacks: int, said: str) -> None:
     weaker = [rebuilt(f"other {number}", 0.001) for number in range(attacks - 1)]
-    assert inversion_alone(inversion(rebuilt(top1=top1), *weaker))[0].endswith(said)
+    assert inversion_alone(inversion(rebuilt(top1=top1), *weaker, priors=()))[0].endswith(said)
 
 
 @pytest.mark.parametrize(
     ("ceiling", "end"),
     [
         (near(0.1), "; the search adds the rest."),
-        (near(0.28), ", and these classes cannot show that the search adds anything."),
-        (near(0.5), ", which is more: the search of this attack loses what it starts from."),
+        (near(0.28), "; 20 classes are too few to tell whether the search adds anything."),
+        (near(0.3), "; 20 classes are too few to tell whether the search adds anything."),
     ],
 )
 def test_an_attack_is_held_against_what_its_prior_reaches_alone(ceiling: Interval, end: str) -> None:
     said = inversion_alone(inversion(rebuilt(), priors=(PriorFacts("gan", 40.0, ceiling, 10),)))
     assert said[1].endswith(end)
     assert not any("prior" in sentence for sentence in inversion_alone(inversion(rebuilt(), priors=())))
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "end"),
+    [
+        (Interval(0.32, 0.28, 0.36), "20 classes are too few to tell whether its search adds to picking alone or loses by it."),
+        (near(0.5), "That is less than picking alone reaches: its search loses what an adversary has without it."),
+    ],
+)
+def test_a_prior_that_reaches_more_than_the_attack_leads(ceiling: Interval, end: str) -> None:
+    found = inversion(rebuilt(), priors=(PriorFacts("style", 1.0, near(0.2), 1), PriorFacts("gan", 40.0, ceiling, 10)))
+    first, second, *others = inversion_alone(found)
+    assert first.startswith(
+        "Without any search, whoever picks of the pictures of the prior 'gan' those that the target is surest"
+    )
+    assert f"the evaluator takes {100 * ceiling.value:.1f} % ({100 * ceiling.low:.1f} to " in first
+    assert first.endswith("for the class; chance is 2.5 %.")
+    assert second.startswith("The strongest attack on the weights (gmi, which sees the weights): ")
+    assert second.endswith(end)
+    assert (len(others), others[-1]) == (2, JUDGE)
+
+
+def test_a_prior_that_leads_by_luck_is_no_better_than_chance() -> None:
+    found = inversion(rebuilt(accuracy=0.001), priors=(PriorFacts("gan", 40.0, Interval(0.03, 0.01, 0.05), 10),))
+    assert inversion_alone(found)[0].endswith("no better than chance, 2.5 %.")
+
+
+@pytest.mark.parametrize(
+    ("found", "leak"),
+    [
+        (inversion(), Leak("kedmi", near(0.6, 0.1))),
+        (inversion(priors=(PriorFacts("gan", 1.0, near(0.9), 1),)), Leak("prior 'gan' alone", near(0.9), "gan")),
+        (inversion(priors=(PriorFacts("gan", 1.0, near(math.nan), 1),)), Leak("kedmi", near(0.6, 0.1))),
+        (inversion(evaluator=judge(0.5)), None),
+        (replace(inversion(), results=()), None),
+    ],
+)
+def test_an_audit_leaks_the_most_of_attacks_and_priors(found: Inversion, leak: Leak | None) -> None:
+    assert leak_of(found) == leak
+
+
+def test_a_defense_against_the_search_alone_is_no_defense() -> None:
+    after = inversion(rebuilt(), rebuilt("kedmi", 0.1), priors=(PriorFacts("gan", 40.0, near(0.6), 10),))
+    said = inversion_compared("Hardening", inversion(), after, "costs 3.0 points of accuracy")
+    assert said[:2] == [
+        "Hardening: 20 classes are too few to tell whether it changes the accuracy of attacks on the weights (60.0 % by kedmi → "
+        "60.0 % by prior 'gan' alone, the intervals overlap; chance 2.5 %), and costs 3.0 points of accuracy.",
+        "Picking from the prior alone, which any adversary can do, counts as an attack here; the searches reach 60.0 % (54.0 to "
+        "66.0) by kedmi → 30.0 % (27.0 to 33.0) by gmi.",
+    ]
 
 
 def test_a_target_as_sure_as_the_evaluator_has_no_false_positives() -> None:
@@ -91,7 +143,7 @@ def test_a_defense_that_lowers_attack_accuracy_is_told_with_its_cost_and_false_p
     assert inversion_compared("Hardening", inversion(), after, "costs 3.0 points of accuracy") == [
         "Hardening lowers the accuracy of attacks on the weights (60.0 % → 20.0 %; chance 2.5 %), and costs 3.0 "
         "points of accuracy.",
-        "The target stays as sure of the pictures (97.0 % → 97.0 %): more of them are false positives, which convince "
+        "The target stays as sure of the attacks' pictures (97.0 % → 97.0 %): more of them are false positives, which convince "
         "nobody but it.",
         JUDGE,
     ]
@@ -100,15 +152,18 @@ def test_a_defense_that_lowers_attack_accuracy_is_told_with_its_cost_and_false_p
 @pytest.mark.parametrize(
     ("accuracy", "said"),
     [
-        (0.58, "makes no difference to the accuracy of attacks on the weights that these classes can show (60.0 % → 58.0 %, the"),
-        (0.9, "raises the accuracy of attacks on the weights (60.0 % → 90.0 %; chance"),
+        (
+            0.58,
+            ": 20 classes are too few to tell whether it changes the accuracy of attacks on the weights (60.0 % → 58.0 %, the",
+        ),
+        (0.9, " raises the accuracy of attacks on the weights (60.0 % → 90.0 %; chance"),
     ],
 )
 def test_no_difference_and_more_leakage_are_called_so(accuracy: float, said: str) -> None:
     after = inversion(rebuilt(), rebuilt("kedmi", accuracy, prior="inversion", confidence=near(0.9)))
     sentences = inversion_compared("Hardening", inversion(), after)
-    assert sentences[0].startswith(f"Hardening {said}")
-    assert sentences[1] == "The target's own confidence in the pictures: 97.0 % → 90.0 %."
+    assert sentences[0].startswith(f"Hardening{said}")
+    assert sentences[1] == "The target's own confidence in the attacks' pictures: 97.0 % → 90.0 %."
 
 
 @pytest.mark.parametrize(
@@ -155,7 +210,7 @@ def test_several_audits_are_each_held_against_the_first() -> None:
 
 
 def test_audits_of_recipes_say_the_cost_once() -> None:
-    after = weighed(inversion(rebuilt("kedmi", 0.1), rebuilt("gmi", 0.1)), "Freeze(depth=26)", accuracy=0.95)
+    after = weighed(inversion(rebuilt("kedmi", 0.1), rebuilt("gmi", 0.1), priors=()), "Freeze(depth=26)", accuracy=0.95)
     said = verdict([weighed(), after])
     assert said[0].startswith("Hardening lowers the accuracy of attacks on the weights (60.0 % → 10.0 %")
     assert said[0].endswith("and costs 3.0 points of accuracy.")
@@ -173,7 +228,7 @@ def test_an_audit_of_everything_says_everything() -> None:
         assert expected in said
     pair = " ".join(verdict([audit(inversion=inversion()), audit(0.02, 0.9, "Noise(sigma=0.1)", inversion=inversion())]))
     assert "raises the adversary's error" in pair
-    assert "makes no difference to the accuracy of attacks on the weights" in pair
+    assert "too few to tell whether it changes the accuracy of attacks on the weights" in pair
     assert pair.count("points of accuracy") == 1
 
 

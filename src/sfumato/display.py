@@ -114,8 +114,10 @@ def _print_membership(membership: Membership, title: str) -> None:
 
 def _print_inversion(inversion: Inversion, title: str) -> None:
     from sfumato.inversion_tables import brief_table
-    from sfumato.inversion_words import JUDGED
+    from sfumato.inversion_words import JUDGED, warning
 
+    if not inversion.evaluator.trusted:
+        say(warning(inversion.evaluator))
     headings, rows = brief_table(inversion)
     _print_attacks(headings, rows, title, JUDGED)
 

@@ -7,13 +7,13 @@ Example:
     >>> made = Rebuilt("gmi", 0, torch.zeros(1, 1, 8, 8, dtype=torch.uint8), (0.97,), (False,))
     >>> (row,) = gallery_rows([InversionExhibit("anna", None, (made,))], trusted=True)
     >>> row.strips[0].shots[0].verdict, row.strips[0].shots[0].confidence
-    ('wrong', '97 %')
+    ('not recognized', 'target: 97 %')
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sfumato.inversion_types import InversionExhibit, Rebuilt
@@ -22,7 +22,7 @@ from sfumato.tables import show_number
 from sfumato.types import Pixels
 
 _SIDE = 96  # pixels of the page that a picture is wide, about: faces of 32 pixels can be told from each other at three times that
-Verdict = Literal["right", "wrong", "not judged", ""]
+Verdict = Literal["recognized", "not recognized", "not judged", ""]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Shot:
     Attributes:
         picture: a PNG in base64.
         alt: what it is, for who cannot see it.
-        verdict: of the evaluator: "right", "wrong", or "not judged" where it is below its gate; "" for a private picture.
-        confidence: of the target in the class, such as "97 %"; "" for a private picture.
+        verdict: whether the evaluator takes it for the class: "recognized", "not recognized", or "not judged" where the evaluator
+            is below its gate; "" for a private picture. "Right" would read as praise, and here it is what leaks.
+        confidence: of the target in the class, such as "target: 97 %"; "" for a private picture.
     """
 
     picture: str
@@ -74,14 +75,20 @@ class GalleryRow:
     strips: tuple[Strip, ...]
 
 
-def gallery_rows(gallery: Sequence[InversionExhibit], *, trusted: bool) -> list[GalleryRow]:
+def gallery_rows(gallery: Sequence[InversionExhibit], *, trusted: bool, order: Sequence[str] = ()) -> list[GalleryRow]:
     """Lay out classes.
 
     Args:
         gallery: the classes, in their order.
         trusted: whether the evaluator may judge; where not, its verdicts are not shown.
+        order: of the attacks by name, as their table has it; those that it does not name come last, in their own order.
     """
-    return [_row(exhibit, trusted) for exhibit in gallery]
+    places = {name: place for place, name in reversed(list(enumerate(order)))}  # of several seeds the first counts
+
+    def arranged(exhibit: InversionExhibit) -> InversionExhibit:
+        return replace(exhibit, rebuilt=tuple(sorted(exhibit.rebuilt, key=lambda one: places.get(one.attack, len(order)))))
+
+    return [_row(arranged(exhibit), trusted) for exhibit in gallery]
 
 
 def withheld(gallery: Sequence[InversionExhibit]) -> str:
@@ -106,7 +113,7 @@ def _row(exhibit: InversionExhibit, trusted: bool) -> GalleryRow:
         strips.insert(0, _private(exhibit.name, exhibit.private))
         pictures.append(exhibit.private)
     right, total = (sum(map(count, exhibit.rebuilt)) for count in (lambda one: sum(one.right), lambda one: len(one.right)))
-    tally = f"{right} of {total} right" if trusted else "not judged"
+    tally = f"{right} of the {total} pictures shown recognized" if trusted else "not judged"
     return GalleryRow(exhibit.name, tally, _side(pictures), tuple(strips))
 
 
@@ -127,6 +134,6 @@ def _strip(name: str, made: Rebuilt, trusted: bool) -> Strip:
 
 
 def _shot(name: str, made: Rebuilt, place: int, trusted: bool) -> Shot:
-    verdict: Verdict = "not judged" if not trusted else "right" if made.right[place] else "wrong"
+    verdict: Verdict = "not judged" if not trusted else "recognized" if made.right[place] else "not recognized"
     alt = f"Reconstruction {place + 1} of {name}, by {made.attack}"
-    return Shot(png(made.pixels[place].cpu()), alt, verdict, f"{show_number(100 * made.confidence[place], '.0f')} %")
+    return Shot(png(made.pixels[place].cpu()), alt, verdict, f"target: {show_number(100 * made.confidence[place], '.0f')} %")

@@ -18,14 +18,12 @@ from sfumato.inversion_tables import (
     class_table,
     inversion_columns,
     inversion_table,
+    ordered,
     prior_table,
 )
 from sfumato.inversion_types import Inversion
-from sfumato.inversion_verdict import between
-from sfumato.inversion_words import describe_evaluator
+from sfumato.inversion_words import between, describe_evaluator, warning
 from sfumato.tables import Row, show_number
-
-_BELOW = "The evaluator is below its gate: these numbers conclude nothing."
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ def _section(name: str, found: Inversion) -> WeightsSection:
     return WeightsSection(
         name=name,
         facts=tuple(facts_of(found)),
-        below="" if found.evaluator.trusted else _BELOW,
-        gallery=tuple(gallery_rows(found.gallery, trusted=found.evaluator.trusted)),
+        below=warning(found.evaluator),
+        gallery=tuple(gallery_rows(found.gallery, trusted=found.evaluator.trusted, order=[one.name for one in ordered(found)])),
         withheld=withheld(found.gallery),
         columns=inversion_columns(found),
         rows=tuple(inversion_table(found)) if found.results else (),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sfumato.inversion_types import ClassResult, Inversion, InversionResult, PriorFacts, Yardstick
-from sfumato.inversion_words import describe_inversion, show_distance
+from sfumato.inversion_words import describe_inversion, leak_of, show_distance
 from sfumato.tables import Row, show_number, show_share
 
 CLASS_COLUMNS = ("Class", "Attack accuracy", "Target's confidence", "KNN distance", "Reached")
@@ -183,18 +183,24 @@ def inversion_rows(inversions: Sequence[Inversion | None]) -> list[Row]:
         inversions: of each audit; None where the weights were not asked about.
 
     Returns:
-        The strongest attack, its numbers beside chance and what its prior reaches alone, the target's own confidence, and always
-        the evaluator's accuracy. Below its gate nothing but that is quoted. Empty where nobody asked.
+        The strongest attack, or the prior that reaches more alone and then the strongest search; its numbers beside chance and
+        what its prior reaches alone, the target's own confidence, and always the evaluator's accuracy. Below its gate nothing
+        but these two is quoted. Empty where nobody asked.
     """
     if not any(inversions):
         return []
+    leaks = [leak_of(found) for found in inversions if found]
+    search: dict[str, Callable[[Inversion], str]] = {}
+    if any(leak and leak.prior for leak in leaks):
+        search = {"Strongest search": _of_strongest(lambda found, result: describe_inversion(result))}
     cells: Mapping[str, Callable[[Inversion], str]] = {
-        "Strongest attack on weights": _of_strongest(lambda found, result: describe_inversion(result)),
+        "Strongest attack on weights": _of_strongest(_leading),
+        **search,
         "Attack accuracy, top-1": _of_strongest(lambda found, result: show_share(result.top1)),
         "Attack accuracy, top-5": _of_strongest(lambda found, result: show_share(result.top5)),
         "Chance": lambda found: f"{show_number(100 * found.chance, '.1f')} %",
         "Prior alone": _of_strongest(_prior_alone),
-        "Target's own confidence": _of_strongest(lambda found, result: show_share(result.confidence)),
+        "Target's own confidence": _own_confidence,
         "KNN distance": _of_strongest(lambda found, result: show_distance(result.knn)),
         "Evaluator, held out": lambda found: show_share(found.evaluator.accuracy),
         "Classes attacked": lambda found: f"{found.identities:,} of {found.outputs:,}",
@@ -214,6 +220,20 @@ def _of_strongest(cell: Callable[[Inversion, InversionResult], str]) -> Callable
         return "not run" if result is None else cell(found, result)
 
     return written
+
+
+def _leading(found: Inversion, result: InversionResult) -> str:
+    leak = leak_of(found)
+    return f"{leak.by}, {show_share(leak.share)}" if leak and leak.prior else describe_inversion(result)
+
+
+def _own_confidence(found: Inversion) -> str:
+    """Write the confidence in the pictures of the strongest attack; where nobody can tell which that is, the highest of all."""
+    strongest = found.strongest()
+    if strongest is not None:
+        return show_share(strongest.confidence)
+    surest = max(found.results, key=lambda result: result.confidence.value, default=None)
+    return "not run" if surest is None else f"{show_share(surest.confidence)}, {surest.name}"
 
 
 def _prior_alone(found: Inversion, result: InversionResult) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sfumato.inversion_tables import prior_of
 from sfumato.inversion_types import Inversion, InversionResult
-from sfumato.inversion_words import describe_evaluator, show_distance
+from sfumato.inversion_words import Leak, describe_evaluator, leak_of, too_few
 from sfumato.membership_verdict import beyond
 from sfumato.tables import show_number, show_share
 from sfumato.types import Interval
@@ -47,17 +47,20 @@ def inversion_alone(found: Inversion) -> list[str]:
         found: the record.
 
     Returns:
-        Sentences: the strongest attack against chance and against what its prior reaches alone, the target's own confidence, who
-        judges, and classes that an attack did not get to. Where the evaluator is below its gate, that nothing can be concluded,
-        and why.
+        Sentences: what a prior reaches alone where that is more than any attack; the strongest attack against chance and against
+        picking from a prior, the target's own confidence, who judges, and classes that an attack did not get to. Where the
+        evaluator is below its gate, that nothing can be concluded, and why.
     """
     if not found.evaluator.trusted:
         return [_refused(found)]
-    result = found.strongest()
+    result, leak = found.strongest(), leak_of(found)
     judge = describe_evaluator(found.evaluator)
-    if result is None:
+    if result is None or leak is None:
         return ["No attack was run on the weights: this audit says nothing about what they show of the classes.", judge]
-    said = [_found(found, result), *_beside_prior(found, result), _confidence(result), judge]
+    attack = [_found(found, result), *_beside_prior(found, result)]
+    if leak.prior:
+        attack = [_picked(found, leak), f"{_found(found, result)} {_beside_picking(found, result, leak)}"]
+    said = [*attack, _confidence(result), judge]
     return [*said, *inversion_reservations([""], [found])]
 
 
@@ -69,13 +72,35 @@ def _refused(found: Inversion) -> str:
     )
 
 
+def _picked(found: Inversion, leak: Leak) -> str:
+    """Lead with what needs no attack: a search that does worse protects nobody."""
+    chance = _against_chance(found, leak.share, len(found.results) + len(found.priors))
+    return (
+        f"Without any search, whoever picks of the pictures of the prior '{leak.prior}' those that the target is surest of "
+        f"already gets this far: of these pictures of {found.identities:,} classes the evaluator takes {show_share(leak.share)} "
+        f"for the class; {chance}."
+    )
+
+
 def _found(found: Inversion, result: InversionResult) -> str:
     shown = f"of its pictures of {found.identities:,} classes the evaluator takes {show_share(result.top1)} for the class"
-    chance = f"chance is {show_number(100 * found.chance, '.1f')} %"
-    if not beyond(result.top1, found.chance, len(found.results)):
-        picked = f" where the best of {len(found.results)} was picked" if result.top1.low > found.chance else ""
-        chance = f"no better than chance, {show_number(100 * found.chance, '.1f')} %{picked}"
+    chance = _against_chance(found, result.top1, len(found.results))
     return f"The strongest attack on the weights ({result.name}, which sees the {result.access}): {shown}; {chance}."
+
+
+def _against_chance(found: Inversion, share: Interval, attempts: int) -> str:
+    """Hold the best of several attempts against chance."""
+    chance = f"{show_number(100 * found.chance, '.1f')} %"
+    if beyond(share, found.chance, attempts):
+        return f"chance is {chance}"
+    picked = f" where the best of {attempts} was picked" if share.low > found.chance else ""
+    return f"no better than chance, {chance}{picked}"
+
+
+def _beside_picking(found: Inversion, result: InversionResult, leak: Leak) -> str:
+    if result.top1.high < leak.share.low:
+        return "That is less than picking alone reaches: its search loses what an adversary has without it."
+    return f"{too_few(found.identities)} its search adds to picking alone or loses by it."
 
 
 def _beside_prior(found: Inversion, result: InversionResult) -> list[str]:
@@ -88,9 +113,7 @@ def _beside_prior(found: Inversion, result: InversionResult) -> list[str]:
     )
     if result.top1.low > prior.ceiling.high:
         return [f"{alone}; the search adds the rest."]
-    if result.top1.high < prior.ceiling.low:
-        return [f"{alone}, which is more: the search of this attack loses what it starts from."]
-    return [f"{alone}, and these classes cannot show that the search adds anything."]
+    return [f"{alone}; {too_few(found.identities)} the search adds anything."]
 
 
 def _confidence(result: InversionResult) -> str:
@@ -111,8 +134,9 @@ def inversion_compared(subject: str, old: Inversion | None, new: Inversion | Non
         cost: what it costs in natural accuracy, as the end of the first sentence.
 
     Returns:
-        Sentences. Where an evaluator is below its gate, that nothing can be compared. Where the 95 % intervals overlap, that
-        these classes show no difference. Always who judged, and what of the difference may come from elsewhere.
+        Sentences. The most that each audit found is compared, by an attack or by picking from a prior. Where an evaluator is
+        below its gate, that nothing can be compared. Where the 95 % intervals overlap, that the classes are too few to tell.
+        Always who judged, and what of the difference may come from elsewhere.
     """
     paid = [f"{subject} {cost}."] if cost else []
     if old is None or new is None:
@@ -121,29 +145,38 @@ def inversion_compared(subject: str, old: Inversion | None, new: Inversion | Non
     if doubted:
         return [*paid, *dict.fromkeys(_refused(found) for found in doubted)]
     before, after = old.strongest(), new.strongest()
-    if before is None or after is None:
+    first, second = leak_of(old), leak_of(new)
+    if before is None or after is None or first is None or second is None:
         return [*paid, _NOT_ASKED]
-    end = f"({_pair(before, after)}; {_chances(old, new)}){f', and {cost}' if cost else ''}."
+    changed = _change(subject, first.share, second.share, too_few(old.identities, new.identities))
+    differ = first.by != second.by or before.access != after.access
+    end = f"({_pair(first, second, differ=differ)}; {_chances(old, new)}){f', and {cost}' if cost else ''}."
     return [
-        f"{subject} {_change(before.top1, after.top1)} {end}",
+        f"{changed} {end}",
+        *([_searched(before, after)] if first.prior or second.prior else []),
         *_believed(before, after),
         _judges(old, new),
         *_elsewhere(old, new),
     ]
 
 
-def _change(before: Interval, after: Interval) -> str:
+def _change(subject: str, before: Interval, after: Interval, unknown: str) -> str:
     if after.high < before.low:
-        return "lowers the accuracy of attacks on the weights"
+        return f"{subject} lowers the accuracy of attacks on the weights"
     if after.low > before.high:
-        return "raises the accuracy of attacks on the weights"
-    return "makes no difference to the accuracy of attacks on the weights that these classes can show"
+        return f"{subject} raises the accuracy of attacks on the weights"
+    return f"{subject}: {unknown} it changes the accuracy of attacks on the weights"
 
 
-def _pair(before: InversionResult, after: InversionResult) -> str:
-    differ = (before.name, before.access) != (after.name, after.access)
-    ends = (f"{_short(one.top1)}{f' by {one.name}' if differ else ''}" for one in (before, after))
-    return " → ".join(ends) + ("" if _moved(before.top1, after.top1) else ", the intervals overlap")
+def _pair(before: Leak, after: Leak, *, differ: bool) -> str:
+    ends = (f"{_short(one.share)}{f' by {one.by}' if differ else ''}" for one in (before, after))
+    return " → ".join(ends) + ("" if _moved(before.share, after.share) else ", the intervals overlap")
+
+
+def _searched(before: InversionResult, after: InversionResult) -> str:
+    """Say what the attacks reach where picking from a prior reaches more."""
+    ends = " → ".join(f"{show_share(one.top1)} by {one.name}" for one in (before, after))
+    return f"Picking from the prior alone, which any adversary can do, counts as an attack here; the searches reach {ends}."
 
 
 def _short(share: Interval) -> str:
@@ -165,9 +198,9 @@ def _believed(before: InversionResult, after: InversionResult) -> list[str]:
     kept = after.confidence.high >= before.confidence.low
     if kept and after.top1.high < before.top1.low:
         return [
-            f"The target stays as sure of the pictures ({ends}): more of them are false positives, which convince nobody but it."
+            f"The target stays as sure of the attacks' pictures ({ends}): more of them are false positives, which convince nobody but it."
         ]
-    return [f"The target's own confidence in the pictures: {ends}."]
+    return [f"The target's own confidence in the attacks' pictures: {ends}."]
 
 
 def _judges(old: Inversion, new: Inversion) -> str:
@@ -222,12 +255,3 @@ def _owners(names: Sequence[str]) -> str:
     """Return " of “before” and “after”", or "" where there is only one audit."""
     quoted = [f"“{name}”" for name in dict.fromkeys(names) if name]
     return f" of {' and '.join(quoted)}" if quoted else ""
-
-
-def between(found: Inversion, result: InversionResult) -> str:
-    """Say where the distance of an attack's pictures lies between the two yardsticks."""
-    floor, ceiling = (show_distance(mark.knn) for mark in (found.floor, found.ceiling))
-    return (
-        f"The squared distance of the pictures by {result.name} to the nearest private picture of the class is "
-        f"{show_distance(result.knn)}; private pictures that were held out come to {floor}, public ones to {ceiling}."
-    )
