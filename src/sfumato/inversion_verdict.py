@@ -198,7 +198,8 @@ def _believed(before: InversionResult, after: InversionResult) -> list[str]:
     kept = after.confidence.high >= before.confidence.low
     if kept and after.top1.high < before.top1.low:
         return [
-            f"The target stays as sure of the attacks' pictures ({ends}): more of them are false positives, which convince nobody but it."
+            f"The target stays as sure of the attacks' pictures ({ends}): more of them are false positives, which convince "
+            "nobody but it."
         ]
     return [f"The target's own confidence in the attacks' pictures: {ends}."]
 
