@@ -16,6 +16,7 @@ from sfumato.attacks.weights.base import InversionAttack
 from sfumato.data.base import Reading
 from sfumato.inversion_types import Inversion
 from sfumato.pipeline import audit_recipe
+from sfumato.priors import for_target
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.store import Store
 from sfumato.targets import Workplace, read_data
@@ -94,7 +95,7 @@ def note(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     noting(targets, "fit", lambda *_: "target")
     noting(inversions, "teach_judge", lambda judge, *_: f"evaluator {judge.evaluator.model}")
     noting(inversions, "teach_reader", lambda *_: "reader")
-    noting(inversion_priors, "train_prior", lambda kind, *_: f"prior {kind}")
+    noting(for_target, "train_prior", lambda kind, *_: f"prior {kind}")
     noting(inversion_priors, "prior_facts", lambda prior, *_: f"facts {prior.kind}")
     noting(InversionAttack, "__call__", lambda attack, *_: type(attack).__name__)
     return seen

@@ -12,7 +12,8 @@ from sfumato.attacks.weights.base import InversionAttack, Inverted, Means
 from sfumato.court import Court
 from sfumato.errors import ConfigError, DataError
 from sfumato.evaluator import Evaluator
-from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures, yardsticks
+from sfumato.inversion import assemble_inversion, judge_inversion, yardsticks
+from sfumato.inversion_exhibits import JudgedPictures
 from sfumato.inversion_types import ClassPictures, InversionResult
 from sfumato.metrics.proportion import exact_share
 from sfumato.types import Labels
@@ -38,6 +39,13 @@ def painted(labels: Tensor, each: int = 3, reached: Tensor | None = None) -> Cla
 
 
 def judged(pictures: ClassPictures, classes: list[int], court: Court | None = None, seed: int = 0) -> InversionResult:
+    return looked_at(pictures, classes, court, seed)[0]
+
+
+def looked_at(
+    pictures: ClassPictures, classes: list[int], court: Court | None = None, seed: int = 0
+) -> tuple[InversionResult, JudgedPictures]:
+    """What the pictures come to, and what is made of each."""
     found = Inverted(pictures, seconds=1.5, queries=7)
     return judge_inversion(
         "painter", Painter(off=2), found, classes=torch.tensor(classes), court=court or quadrants.court(), seed=seed
@@ -111,7 +119,7 @@ def test_pictures_of_other_classes_than_attacked_are_refused() -> None:
 def test_pictures_to_look_at_carry_what_is_made_of_each() -> None:
     court, pictures = quadrants.court(), painted(torch.tensor([0, 2]), each=2)
     pictures.x_hat[1, 1] = quadrants.identity(torch.tensor([3]))[0]
-    found = judged_pictures("painter", pictures, classes=torch.tensor([0, 2]), court=court, seed=4)
+    _, found = looked_at(pictures, [0, 2], court, seed=4)
     assert found.right.tolist() == [[True, True], [True, False]]
     assert found.confidence.round().tolist() == [[1, 1], [1, 0]]
     assert (found.attack, found.seed, found.pictures) == ("painter", 4, pictures)
@@ -121,11 +129,9 @@ def test_a_picture_to_look_at_is_right_where_the_accuracy_counts_it() -> None:
     """Of a gray picture the evaluator makes the same of every class: that names nobody, in the table and in the gallery."""
     court, pictures = quadrants.court(), painted(torch.tensor([0, 2]), each=2)
     pictures.x_hat[:, 0] = 0.5
-    assert judged_pictures("painter", pictures, classes=torch.tensor([0, 2]), court=court, seed=0).right.tolist() == [
-        [False, True],
-        [False, True],
-    ]
-    assert judged(pictures, [0, 2], court).top1.value == 0.5
+    result, shown = looked_at(pictures, [0, 2], court)
+    assert shown.right.tolist() == [[False, True], [False, True]]
+    assert result.top1.value == 0.5
 
 
 def test_held_out_pictures_are_near_and_public_ones_far() -> None:

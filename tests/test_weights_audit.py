@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import quadrants
 import sfumato as sf
-from sfumato import weights_audit
 from sfumato.attacks.weights.brepmi import BREPMI
 from sfumato.attacks.weights.gmi import GMI
 from sfumato.attacks.weights.kedmi import KEDMI
@@ -22,6 +21,7 @@ from sfumato.defenses.base import Defense
 from sfumato.defenses.compose import Compose
 from sfumato.errors import ConfigError, DataError, ModelError, UnknownNameError
 from sfumato.inversion_types import ClassPictures, Inversion
+from sfumato.priors import for_target
 from sfumato.priors.base import Prior, PriorKind
 from sfumato.priors.settings import SMOKE, PriorSettings
 from sfumato.priors.train import new_prior
@@ -156,7 +156,7 @@ def test_priors_that_are_given_are_taken_and_missing_ones_are_trained_once(
         assert (named["view"] is not None) == (kind == "inversion"), "only such a prior learns from the target"
         return tiny(kind)
 
-    monkeypatch.setattr(weights_audit, "train_prior", noted)
+    monkeypatch.setattr(for_target, "train_prior", noted)
     both = {"gmi": QUICK, "again": GMI(steps=1), "kedmi": KEDMI(steps=2)}
     found = audit(attacks=both, seeds=(0, 1))
     assert [kind for kind, _ in trained] == ["inversion"]
@@ -230,7 +230,7 @@ def test_what_cannot_be_audited_is_refused_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sfumato.judge.train_classifier", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr(weights_audit, "train_prior", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(for_target, "train_prior", lambda *_, **__: pytest.fail("trained"))
     made = {name: value(people) if name == "data" else value for name, value in change.items()}  # type: ignore[operator]
     with pytest.raises(error, match=message):
         audit(**made)

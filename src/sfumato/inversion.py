@@ -12,7 +12,8 @@ pictures, below which no adversary can be expected to come, and that of public p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,10 +24,10 @@ from sfumato.court import Court, Measured
 from sfumato.data.base import Pictures
 from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, DataError
-from sfumato.inversion_exhibits import JudgedPictures
+from sfumato.inversion_exhibits import JudgedPictures, exhibits
 from sfumato.inversion_types import ClassPictures, ClassResult, Inversion, InversionResult, PriorFacts, Yardstick
 from sfumato.inversion_untested import inversion_untested
-from sfumato.metrics.identity import class_interval, named_within, share_interval
+from sfumato.metrics.identity import class_interval, share_interval
 from sfumato.seeds import generator
 from sfumato.types import Interval, Labels
 
@@ -37,8 +38,8 @@ _SHARES = frozenset({"top1", "top5", "named"})
 
 def judge_inversion(
     name: str, attack: InversionAttack, found: Inverted, *, classes: Labels, court: Court, seed: int
-) -> InversionResult:
-    """Judge what one attack made with one seed.
+) -> tuple[InversionResult, JudgedPictures]:
+    """Judge what one attack made with one seed, all pictures at once.
 
     Args:
         name: that it gets in the report.
@@ -49,7 +50,7 @@ def judge_inversion(
         seed: that the attack was run with.
 
     Returns:
-        Every measure, with intervals over classes.
+        Every measure, with intervals over classes; and what the target and the evaluator make of each picture, to be looked at.
 
     Raises:
         ConfigError: there are pictures of another number of classes.
@@ -68,7 +69,11 @@ def judge_inversion(
     }
     each = {key: one.view(len(classes), -1).mean(1).tolist() for key, one in values.items()}
     over = _intervals(values, labels, seed, name)
-    return InversionResult(
+    shape = (len(classes), -1)
+    shown = JudgedPictures(
+        name, seed, found.pictures, asked.confidence.float().view(shape), measured.values["top1"].bool().view(shape)
+    )
+    result = InversionResult(
         name=name,
         seed=seed,
         access=attack.access,
@@ -100,25 +105,7 @@ def judge_inversion(
         queries=found.queries,
         settings=dataclasses.asdict(attack),
     )
-
-
-def judged_pictures(name: str, pictures: ClassPictures, *, classes: Labels, court: Court, seed: int) -> JudgedPictures:
-    """Say of each picture that one attack made what the target and the evaluator make of it, to be looked at.
-
-    Args:
-        name: of the attack.
-        pictures: of K classes, n of each.
-        classes: which, (K,), int64, in the order of the pictures.
-        court: who judges.
-        seed: that the attack was run with.
-
-    Raises:
-        ConfigError: there are pictures of another number of classes.
-    """
-    x, labels = _flat(pictures, classes)
-    right = named_within(court.judge(x).logits, labels).bool()  # as the accuracy counts
-    shape = (len(classes), -1)
-    return JudgedPictures(name, seed, pictures, court.ask(x, labels, seed).confidence.float().view(shape), right.view(shape))
+    return result, shown
 
 
 def yardsticks(court: Court, classes: Labels, *, pictures: int = PICTURES, seed: int = 0) -> tuple[Yardstick, Yardstick]:
@@ -198,6 +185,49 @@ def assemble_inversion(
         hardware=hardware(court.target.device),
         title=title,
     )
+
+
+def run_inversion(
+    court: Court,
+    attacks: Mapping[str, InversionAttack],
+    make: Callable[[str, InversionAttack, int], Inverted],
+    *,
+    classes: Labels,
+    priors: Callable[[], Sequence[PriorFacts]],
+    seeds: Sequence[int],
+    title: str,
+    show_private: bool,
+) -> Inversion:
+    """Run every attack with every seed, judge what they made, and choose what there is to look at.
+
+    Args:
+        court: who judges.
+        attacks: by the name that they get in the report.
+        make: runs an attack of a name with a seed, or finds what it made.
+        classes: those that are attacked, (K,), int64.
+        priors: returns those that were searched, once all attacks have run.
+        seeds: of the attacks.
+        title: a line for people.
+        show_private: put private pictures into the gallery.
+    """
+    judged = [
+        judge_inversion(name, attack, make(name, attack, seed), classes=classes, court=court, seed=seed)
+        for seed in seeds
+        for name, attack in attacks.items()
+    ]
+    found = assemble_inversion(
+        court,
+        [result for result, _ in judged],
+        classes=classes,
+        attacks=attacks,
+        priors=priors(),
+        seeds=seeds,
+        overlap=court.data.left_out,
+        title=title,
+    )
+    names = [court.data.classes[label] for label in classes.tolist()]
+    private = partial(court.pictures_of, classes) if show_private else None
+    return dataclasses.replace(found, gallery=exhibits(names, [shown for _, shown in judged], private=private))
 
 
 def _foreign(priors: Sequence[PriorFacts]) -> list[str]:

@@ -18,13 +18,13 @@ from sfumato.models.resolve import own_code
 from sfumato.plain import plain
 from sfumato.prior_facts import prior_facts
 from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
+from sfumato.priors.for_target import train_for
 from sfumato.priors.saved import load_prior, save_prior
 from sfumato.priors.settings import PriorSettings
-from sfumato.priors.train import require_trainable, train_prior
+from sfumato.priors.train import require_trainable
 from sfumato.recipe import Recipe
-from sfumato.seeds import generator
 from sfumato.store import Stage, digest
-from sfumato.target import Target, WeightsView
+from sfumato.target import Target
 from sfumato.targets import Workplace, read_record, say_found
 from sfumato.types import Labels, told_as
 
@@ -150,16 +150,12 @@ class RecipePriors:
         with stage.claim():
             if self.workplace.restart:
                 stage.checkpoint.unlink(missing_ok=True)
-            view = self.target.view("weights", generator(self.recipe.seed, "view", "prior", kind, device=device))
-            assert isinstance(view, WeightsView)  # noqa: S101 -- the view is made by that access
-            prior = train_prior(
+            prior = train_for(
+                self.target,
+                self.data,
                 kind,
-                self.data.part("public"),
                 settings,
-                view=view if own else None,
-                classes=outputs if own else None,
                 seed=self.recipe.seed,
-                device=device,
                 checkpoint=stage.checkpoint,
                 definition=stage.key,
                 samples=stage.folder / "samples",

@@ -13,12 +13,11 @@ from sfumato.errors import ConfigError, nearest
 from sfumato.evaluator import Evaluator
 from sfumato.options import InversionOptions
 from sfumato.priors.base import PriorKind
-from sfumato.priors.settings import FULL, SMOKE, PriorPlan, PriorSettings
+from sfumato.priors.settings import SCALES, PriorPlan, PriorSettings
 from sfumato.recipe_tables import Tables
 
 INVERSION_TABLES = ("inversion", "prior", "evaluator", "public")
 """Names of the tables."""
-_SCALES: Mapping[str, Mapping[PriorKind, PriorSettings]] = {"full": FULL, "smoke": SMOKE}
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,11 @@ def _public(tables: Tables) -> Source | None:
 def _priors(tables: Tables) -> dict[PriorKind, PriorPlan]:
     value, kinds = tables.mapping("prior"), get_args(PriorKind)
     scale = value.pop("scale", "full")
-    if not isinstance(scale, str) or scale not in _SCALES:
-        tables.problems.append(f"prior.scale: expected one of {', '.join(_SCALES)}, found {scale!r}")
+    if not isinstance(scale, str) or scale not in SCALES:
+        tables.problems.append(f"prior.scale: expected one of {', '.join(SCALES)}, found {scale!r}")
         scale = "full"  # what else is wrong is said too
     tables.problems += [_misplaced(key, kinds) for key in value if key not in kinds]
-    plans = {kind: _prior(tables, kind, value.get(kind, {}), _SCALES[scale][kind]) for kind in kinds}
+    plans = {kind: _prior(tables, kind, value.get(kind, {}), SCALES[scale][kind]) for kind in kinds}
     return {kind: plan for kind, plan in plans.items() if plan is not None}
 
 

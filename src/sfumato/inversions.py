@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,7 @@ from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, StorageError
 from sfumato.factors import Reader, assemble_reader, teach_reader
 from sfumato.files import load_into, read_tensors, write_tensors
-from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures
-from sfumato.inversion_exhibits import exhibits
+from sfumato.inversion import run_inversion
 from sfumato.inversion_priors import RecipePriors, Searched, stage_of
 from sfumato.inversion_types import ClassPictures, Inversion
 from sfumato.judge import Judge, assemble_judge, teach_judge
@@ -99,27 +98,17 @@ class _Inquiry:
     def audit(self) -> Inversion:
         """Run every attack with every seed, and judge what they made."""
         recipe, classes, court = self.recipe, self._classes, self._court
-        seeds = recipe.audit.seeds or (recipe.seed,)
         priors = {kind: self._priors.searched(kind, court, classes) for kind in self._priors.kinds}
-        results, judged = [], []
-        for seed in seeds:
-            for name, attack in recipe.inverting.items():
-                made = self._attacked(name, attack, priors[attack.kind], seed)
-                results.append(judge_inversion(name, attack, made, classes=classes, court=court, seed=seed))
-                judged.append(judged_pictures(name, made.pictures, classes=classes, court=court, seed=seed))
-        found = assemble_inversion(
+        return run_inversion(
             court,
-            results,
+            recipe.inverting,
+            lambda name, attack, seed: self._attacked(name, attack, priors[attack.kind], seed),
             classes=classes,
-            attacks=recipe.inverting,
-            priors=[searched.facts for searched in priors.values()],
-            seeds=seeds,
-            overlap=self.data.left_out,
+            priors=lambda: [searched.facts for searched in priors.values()],
+            seeds=recipe.audit.seeds or (recipe.seed,),
             title=recipe.name,
+            show_private=self.workplace.show_private,
         )
-        names = [self.data.classes[label] for label in classes.tolist()]
-        private = partial(court.pictures_of, classes) if self.workplace.show_private else None
-        return dataclasses.replace(found, gallery=exhibits(names, judged, private=private))
 
     @cached_property
     def _priors(self) -> RecipePriors:

@@ -64,14 +64,14 @@ def train_command(
     The kinds "inversion" (KEDMI) and "conditional" (PLG) learn from the target: the audit of a recipe trains them.
     """
     from sfumato.data.load import load_data
-    from sfumato.priors.settings import FULL, SMOKE, prior_settings
+    from sfumato.priors.settings import SCALES, prior_settings
     from sfumato.types import told_as
 
     if to is not None and to.suffix != ".safetensors":
         raise ConfigError(f"--to must end in .safetensors, got {to}")
     given = {"steps": steps, "width": width, "batch_size": batch}
     table = {name: value for name, value in given.items() if value is not None}
-    settings = prior_settings(kind, table, base=SMOKE if scale == "smoke" else FULL)
+    settings = prior_settings(kind, table, base=SCALES[scale])
     with progress("the same command with --resume goes on") as watch:
         place = open_workplace(
             Path("runs") if to is None else to.parent, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad

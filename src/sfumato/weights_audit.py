@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -13,29 +11,25 @@ from torch import Tensor, nn
 
 from sfumato.arguments import require_choice
 from sfumato.attacks.naming import Named, named_attacks
-from sfumato.attacks.weights.base import MEMORY, InversionAttack
+from sfumato.attacks.weights.base import MEMORY, InversionAttack, Inverted
 from sfumato.court import Court
 from sfumato.data.base import Data
 from sfumato.errors import ConfigError, DataError
 from sfumato.evaluator import Evaluator
 from sfumato.factors import prepare_reader
-from sfumato.inversion import assemble_inversion, judge_inversion, judged_pictures
-from sfumato.inversion_exhibits import exhibits
+from sfumato.inversion import run_inversion
 from sfumato.inversion_types import Inversion, PriorFacts
 from sfumato.judge import prepare_judge
 from sfumato.model_audit import as_target
 from sfumato.models.resolve import check_model
 from sfumato.prior_facts import prior_facts
-from sfumato.priors.base import FOR_TARGET, Prior, PriorKind
+from sfumato.priors.base import Prior, PriorKind
+from sfumato.priors.for_target import train_for
 from sfumato.priors.saved import require_prior
-from sfumato.priors.settings import FULL, SMOKE, PriorSettings
-from sfumato.priors.train import train_prior
-from sfumato.seeds import generator
+from sfumato.priors.settings import FULL, SCALES
 from sfumato.split import Split
-from sfumato.target import Target, WeightsView
+from sfumato.target import Target
 from sfumato.types import NamedWatch, told_as
-
-_SCALES: Mapping[str, Mapping[PriorKind, PriorSettings]] = {"smoke": SMOKE, "full": FULL}
 
 
 def audit_inversion(
@@ -104,34 +98,22 @@ def audit_inversion(
     reader = prepare_reader(data, device=device, watch=told_as(watch, f"reader of factors of {data.name}"))
     court = Court(made, data, judge, reader)
     ready = _Priors(court, asked, priors, seeds[0], watch)
-    results, judged = [], []
-    for seed in seeds:
-        for name, attack in named.items():
-            found = attack(
-                made,
-                ready.of(attack),
-                data.part("public"),
-                asked,
-                outputs=len(data.classes),
-                seed=seed,
-                memory=memory,
-                watch=told_as(watch, name),
-            )
-            results.append(judge_inversion(name, attack, found, classes=asked, court=court, seed=seed))
-            judged.append(judged_pictures(name, found.pictures, classes=asked, court=court, seed=seed))
-    inversion = assemble_inversion(
+
+    def make(name: str, attack: InversionAttack, seed: int) -> Inverted:
+        prior, public = ready.of(attack), data.part("public")
+        told = told_as(watch, name)
+        return attack(made, prior, public, asked, outputs=len(data.classes), seed=seed, memory=memory, watch=told)
+
+    return run_inversion(
         court,
-        results,
+        named,
+        make,
         classes=asked,
-        attacks=named,
-        priors=ready.facts,
+        priors=lambda: ready.facts,
         seeds=seeds,
-        overlap=data.left_out,
         title=title or made.split.name,
+        show_private=show_private,
     )
-    names = [data.classes[label] for label in asked.tolist()]
-    private = partial(court.pictures_of, asked) if show_private else None
-    return dataclasses.replace(inversion, gallery=exhibits(names, judged, private=private))
 
 
 def _require_people(data: Data) -> None:
@@ -158,7 +140,7 @@ def _asked(classes: Sequence[int] | None, outputs: int) -> Tensor:
 def _require_priors(given: Mapping[PriorKind, Prior] | str, shape: tuple[int, int, int]) -> None:
     """Raise unless priors are what their kinds say and make pictures of a shape; or a way to train them is known."""
     if isinstance(given, str):
-        require_choice("priors", given, tuple(_SCALES))
+        require_choice("priors", given, ("smoke", "full"))
         return
     for kind, prior in given.items():
         require_choice("the kind of a prior", kind, get_args(PriorKind))
@@ -177,7 +159,7 @@ class _Priors:
         watch: NamedWatch | None,
     ) -> None:
         self._court, self._classes, self._seed, self._watch = court, classes, seed, watch
-        self._settings = _SCALES[given] if isinstance(given, str) else FULL
+        self._settings = SCALES[given] if isinstance(given, str) else FULL
         self._ready = {} if isinstance(given, str) else dict(given)
         self._facts: dict[PriorKind, PriorFacts] = {}
 
@@ -202,16 +184,5 @@ class _Priors:
         return self._ready[kind]
 
     def _train(self, kind: PriorKind) -> Prior:
-        device, own = self._court.target.device, kind in FOR_TARGET
-        view = self._court.target.view("weights", generator(self._seed, "view", "prior", kind, device=device))
-        assert isinstance(view, WeightsView)  # noqa: S101 -- the view is made by that access
-        return train_prior(
-            kind,
-            self._court.data.part("public"),
-            self._settings[kind],
-            view=view if own else None,
-            classes=len(self._court.data.classes) if own else None,
-            seed=self._seed,
-            device=device,
-            watch=told_as(self._watch, f"prior '{kind}'"),
-        )
+        target, data, watch = self._court.target, self._court.data, told_as(self._watch, f"prior '{kind}'")
+        return train_for(target, data, kind, self._settings[kind], seed=self._seed, watch=watch)

@@ -146,6 +146,10 @@ SMOKE: Mapping[PriorKind, PriorSettings] = {
 """Of each kind what makes a usable prior of pictures of 32x32 in about four minutes on one core."""
 
 
+SCALES: Mapping[str, Mapping[PriorKind, PriorSettings]] = {"full": FULL, "smoke": SMOKE}
+"""Both by the names that recipes and commands have for them."""
+
+
 def prior_settings(
     kind: PriorKind, table: Mapping[str, object] | None = None, *, base: Mapping[PriorKind, PriorSettings] = FULL
 ) -> PriorSettings:
