@@ -11,10 +11,11 @@ Departures: those of `sfumato.models.stylegan2`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.errors import ConfigError, WeightsError
 from sfumato.files import load_into, read_tensors
@@ -70,28 +71,72 @@ def stylegan2_prior(
     if "mapping.embed.weight" in tensors:
         raise WeightsError(f"{source} holds a StyleGAN2 that is told a class, expected one without classes; take another file")
     channels = {int(found[1]): len(value) for name, value in tensors.items() if (found := _SIZE.fullmatch(name))}
-    first = tensors.get("mapping.fc0.weight")
+    made = unloaded(_FORM, tensors, channels, source=source, image_shape=image_shape, crop=crop)
+    load_into(made.generator.get_submodule("network"), tensors, source=source)
+    return made
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the weights of a published generator are called.
+
+    Args:
+        name: of the generator.
+        make: makes it, untrained.
+        dense: the layers of its mapping, without their numbers.
+        second: the second layer of the smallest size.
+        pixels: returns the layer that makes pictures of a size.
+    """
+
+    name: str
+    make: Callable[..., nn.Module]
+    dense: str
+    second: str
+    pixels: Callable[[int], str]
+
+
+_FORM = Form("StyleGAN2", StyleGan2, "mapping.fc", "synthesis.b4.conv1", "synthesis.b{}.torgb".format)
+
+
+def unloaded(
+    form: Form,
+    tensors: Mapping[str, Tensor],
+    channels: Mapping[int, int],
+    *,
+    source: str | Path,
+    image_shape: tuple[int, int, int] | None,
+    crop: int | None,
+) -> Prior:
+    """Make a prior of the sizes that weights have, without the weights.
+
+    Args:
+        form: what they are called.
+        tensors: the weights, by name.
+        channels: of each size of the synthesis.
+        source: where they come from, for messages.
+        image_shape: (C, H, W) of the pictures to make; None is the generator's own.
+        crop: side of the middle of its pictures that is kept; None keeps all.
+
+    Raises:
+        WeightsError: the weights are not those of such a generator.
+        ConfigError: see `require_size`.
+    """
+    first = tensors.get(f"{form.dense}0.weight")
     if not channels or sorted(channels) != [4 << place for place in range(len(channels))] or first is None or first.ndim != 2:
         raise WeightsError(
-            f"expected in {source} the weights of StyleGAN2's generator, mapping.fc0.weight and synthesis.b4.conv1.weight and "
+            f"expected in {source} the weights of {form.name}'s generator, {form.dense}0.weight and {form.second}.weight and "
             f"so on, found sizes {sorted(channels)}; docs/priors.md says how to convert them"
         )
     side = max(channels)
-    pixels = tensors.get(f"synthesis.b{side}.torgb.weight")
+    pixels = tensors.get(f"{form.pixels(side)}.weight")
     colors = 3 if pixels is None else len(pixels)
     shape = image_shape or (colors, crop or side, crop or side)
     require_size(source, side, colors, shape, crop)
-    made = StyleGan2(
-        channels,
-        latent=first.shape[1],
-        styles=first.shape[0],
-        depth=sum(re.fullmatch(r"mapping\.fc\d+\.weight", name) is not None for name in tensors),
-        colors=colors,
-        crop=crop,
-        size=shape[1],
-    )
-    load_into(made.network, tensors, source=source)
-    return Prior("style", made, None, latent=first.shape[1], image_shape=shape).eval()
+    styles, latent = first.shape
+    dense = re.compile(re.escape(form.dense) + r"\d+\.weight")
+    depth = sum(dense.fullmatch(name) is not None for name in tensors)
+    made = form.make(channels, latent=latent, styles=styles, depth=depth, colors=colors, crop=crop, size=shape[1])
+    return Prior("style", made, None, latent=latent, image_shape=shape).eval()
 
 
 def require_size(source: str | Path, side: int, colors: int, shape: tuple[int, int, int], crop: int | None) -> None:

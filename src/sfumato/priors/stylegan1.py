@@ -14,15 +14,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.errors import WeightsError
 from sfumato.files import load_into, read_tensors
 from sfumato.models.stylegan1 import StyleGan1
 from sfumato.priors.base import Prior
-from sfumato.priors.stylegan import require_size
+from sfumato.priors.stylegan import Form, unloaded
 
 _SECOND = re.compile(r"synthesis\.layer(\d*[13579])\.weight")
+_FORM = Form("StyleGAN", StyleGan1, "mapping.dense", "synthesis.layer1", lambda side: f"synthesis.output{side.bit_length() - 3}")
 _PIXELS = re.compile(r"synthesis\.output(\d+)\.(?:weight|bias)")
 
 
@@ -71,31 +72,15 @@ def stylegan1_prior(
     """
     if "mapping.label_weight" in tensors:
         raise WeightsError(f"{source} holds a StyleGAN that is told a class, expected one without classes; take another file")
-    channels, first = _channels(tensors), tensors.get("mapping.dense0.weight")
-    if not channels or sorted(channels) != [4 << place for place in range(len(channels))] or first is None or first.ndim != 2:
-        raise WeightsError(
-            f"expected in {source} the weights of StyleGAN's generator, mapping.dense0.weight and synthesis.layer1.weight and "
-            f"so on, found sizes {sorted(channels)}; docs/priors.md says how to convert them"
-        )
-    side, last = max(channels), str(len(channels) - 1)
-    pixels = tensors.get(f"synthesis.output{last}.weight")
-    colors = 3 if pixels is None else len(pixels)
-    shape = image_shape or (colors, crop or side, crop or side)
-    require_size(source, side, colors, shape, crop)
-    made = StyleGan1(
-        channels,
-        latent=first.shape[1],
-        styles=first.shape[0],
-        depth=sum(re.fullmatch(r"mapping\.dense\d+\.weight", name) is not None for name in tensors),
-        colors=colors,
-        crop=crop,
-        size=shape[1],
-    )
+    channels = _channels(tensors)
+    made = unloaded(_FORM, tensors, channels, source=source, image_shape=image_shape, crop=crop)
     # The layers to smaller pictures, which growing needed, are left behind.
+    last = str(len(channels) - 1)
     kept = {name: value for name, value in tensors.items() if not (found := _PIXELS.fullmatch(name)) or found[1] == last}
-    load_into(made.network, kept, source=source)
-    _require_grown(made, source)
-    return Prior("style", made, None, latent=first.shape[1], image_shape=shape).eval()
+    network = made.generator.get_submodule("network")
+    load_into(network, kept, source=source)
+    _require_grown(network, source)
+    return made
 
 
 def _channels(tensors: Mapping[str, Tensor]) -> dict[int, int]:
@@ -103,9 +88,9 @@ def _channels(tensors: Mapping[str, Tensor]) -> dict[int, int]:
     return {4 << int(found[1]) // 2: len(value) for name, value in tensors.items() if (found := _SECOND.fullmatch(name))}
 
 
-def _require_grown(made: StyleGan1, source: str | Path) -> None:
+def _require_grown(network: nn.Module, source: str | Path) -> None:
     """Raise where a generator was saved before it made pictures of its last size."""
-    left = float(made.network.get_buffer("synthesis.lod"))
+    left = float(network.get_buffer("synthesis.lod"))
     if left != 0:
         raise WeightsError(
             f"expected in {source} a StyleGAN that has grown to its full size, found one with {left:g} doublings to go "
