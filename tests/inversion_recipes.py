@@ -19,7 +19,7 @@ from sfumato.pipeline import audit_recipe
 from sfumato.priors import for_target
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.store import Store
-from sfumato.targets import Workplace, read_data
+from sfumato.workplace import Workplace, read_data
 
 RECIPE = """
 [data]

@@ -14,7 +14,7 @@ from sfumato.data.base import Reading
 from sfumato.files import read_tensors
 from sfumato.recipe import load_recipe
 from sfumato.store import Store
-from sfumato.targets import Workplace
+from sfumato.workplace import Workplace
 
 SMALL = """
 [data]

@@ -24,8 +24,9 @@ from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.split import cost, cuts, split
 from sfumato.store import Store
-from sfumato.targets import Workplace, build_target, train_recipe
+from sfumato.targets import build_target, train_recipe
 from sfumato.train import assemble, fit
+from sfumato.workplace import Workplace
 
 RECIPE = """
 data.name = "digits"

@@ -25,7 +25,7 @@ from sfumato.priors.settings import PriorSettings
 from sfumato.priors.train import new_prior
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.report import load, save, to_html, to_markdown
-from sfumato.targets import read_data
+from sfumato.workplace import read_data
 
 ALL = ["target", "evaluator lenet5", "reader", "prior gan", "facts gan", "GMI"]
 TINY = PriorSettings(width=4, latent=8, steps=1, batch_size=4)

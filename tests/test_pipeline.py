@@ -21,9 +21,10 @@ from sfumato.recipe import Recipe, parse_recipe
 from sfumato.settings import Train
 from sfumato.store import Store
 from sfumato.target import Target
-from sfumato.targets import Workplace, read_data, train_recipe
+from sfumato.targets import train_recipe
 from sfumato.task import task_for
 from sfumato.types import AttackResult, Findings
+from sfumato.workplace import Workplace, read_data
 
 RECIPE = """
 [data]

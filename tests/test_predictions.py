@@ -22,7 +22,7 @@ from sfumato.predictions import _Play
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.report import load, save, to_html, to_markdown
 from sfumato.store import Store
-from sfumato.targets import Workplace, read_data
+from sfumato.workplace import Workplace, read_data
 
 RECIPE = """
 data.name = "digits"

@@ -13,7 +13,8 @@ from sfumato.pipeline import audit_recipe
 from sfumato.publish import publish_audit, publish_target
 from sfumato.recipe import Recipe, parse_recipe
 from sfumato.store import Store
-from sfumato.targets import Workplace, train_recipe
+from sfumato.targets import train_recipe
+from sfumato.workplace import Workplace
 
 RECIPE = """
 data.name = "digits"

@@ -113,7 +113,7 @@ def test_every_problem_is_reported_at_once() -> None:
     fitting.epochs = 1.5
     """)
     assert found == (
-        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, defenses, train, task, attacks, "
+        "sead: unknown key (did you mean 'seed'?); known: seed, data, model, pretrain, defenses, train, task, attacks, "
         "membership, inversion, prior, evaluator, public, audit, recognizer, device",
         "seed: expected an integer >= 0, found -1",
         "model.widht: unknown key (did you mean 'width'?); known: classes, shape, width, mean, std, dropout",

@@ -133,7 +133,7 @@ def train(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train the target of a recipe, defenses included."""
-    from sfumato import targets
+    from sfumato import targets, workplace
     from sfumato.device import finished_head
     from sfumato.publish import publish_target
     from sfumato.recipe import load_recipe
@@ -141,7 +141,7 @@ def train(
     loaded = load_recipe(recipe)
     with progress("the same command with --resume goes on") as watch:
         place = open_workplace(runs, data_root, device, resume=resume, restart=restart, skip_bad=skip_bad, watch=watch)
-        data = targets.read_data(loaded, place)
+        data = workplace.read_data(loaded, place)
         target, stage = targets.train_recipe(loaded, data, place)
     folder = publish_target(loaded, stage, place.store, loaded.name)
     say_skipped(data.skipped)
@@ -194,7 +194,7 @@ def audit(
         )
     if attack:
         raise ConfigError(f"--attack goes with --logits, got it with {recipe}; a recipe names its attacks in [[attacks]]")
-    from sfumato import pipeline, report, targets
+    from sfumato import pipeline, report, workplace
     from sfumato.publish import publish_audit
     from sfumato.recipe import load_recipe
     from sfumato.record import to_json
@@ -211,7 +211,7 @@ def audit(
             show_private=show_private,
             watch=watch,
         )
-        data = targets.read_data(loaded, place)
+        data = workplace.read_data(loaded, place)
         made, stage = pipeline.audit_recipe(loaded, data, place)
     folder = publish_audit(loaded, made, stage, place.store, loaded.name, show_private=show_private)
     if output is not None:

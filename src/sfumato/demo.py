@@ -14,8 +14,8 @@ from typing import Literal
 from sfumato.pipeline import audit_recipe
 from sfumato.publish import publish_audit
 from sfumato.recipe import Recipe, parse_recipe
-from sfumato.targets import Workplace, read_data
 from sfumato.types import Audit
+from sfumato.workplace import Workplace, read_data
 
 Scene = Literal["digits", "street"]
 

@@ -25,8 +25,9 @@ from sfumato.priors.train import require_trainable
 from sfumato.recipe import Recipe
 from sfumato.store import Stage, digest
 from sfumato.target import Target
-from sfumato.targets import Workplace, read_record, say_found
+from sfumato.targets import read_record
 from sfumato.types import Labels, told_as
+from sfumato.workplace import Workplace, say_found
 
 _PRIOR = "prior.safetensors"
 

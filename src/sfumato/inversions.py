@@ -32,8 +32,9 @@ from sfumato.recipe import Recipe
 from sfumato.seeds import generator
 from sfumato.store import Stage
 from sfumato.target import Target
-from sfumato.targets import Workplace, say_found, target_stage
+from sfumato.targets import target_stage
 from sfumato.types import Watch, told_as
+from sfumato.workplace import Workplace, say_found
 
 _PICTURES = "pictures.safetensors"
 

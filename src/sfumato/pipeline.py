@@ -33,9 +33,10 @@ from sfumato.record import (
 )
 from sfumato.store import Stage
 from sfumato.target import Target
-from sfumato.targets import Workplace, build_target, read_record, say_found, train_built
+from sfumato.targets import build_target, read_record, train_built
 from sfumato.task import task_for
 from sfumato.types import Audit, Certificate, Compression, Findings, Interval, Part, told_as
+from sfumato.workplace import Workplace, say_found
 
 
 def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str = "") -> tuple[Audit, Stage]:
@@ -51,9 +52,10 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     """
     if not (recipe.attacks or recipe.inference or recipe.inverting):
         raise ConfigError(f"recipe '{recipe.name}' has no attack; add a table [[attacks]] with a name, such as \"decoder\"")
-    target = build_target(recipe, data, workplace)
-    check_weights(recipe, target, data, workplace)  # before the target is trained: what is wrong shows at once
+    draft = build_target(dataclasses.replace(recipe, pretraining=None), data, workplace)
+    check_weights(recipe, draft, data, workplace)  # before anything is trained: what is wrong shows at once
     witness = _witness(recipe, data, workplace)  # likewise
+    target = draft if recipe.pretraining is None else build_target(recipe, data, workplace)
     trained = train_built(target, recipe, data, workplace)
     seeds = recipe.audit.seeds or (recipe.seed,)
     scored = sample(data, recipe.audit.pictures, seeds[0]) if recipe.attacks else {}

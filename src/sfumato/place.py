@@ -13,8 +13,8 @@ from sfumato.errors import ConfigError, StorageError
 if TYPE_CHECKING:
     import torch
 
-    from sfumato.targets import Workplace
     from sfumato.types import NamedWatch
+    from sfumato.workplace import Workplace
 
 
 def open_workplace(
@@ -46,7 +46,7 @@ def open_workplace(
     """
     from sfumato.data.base import Reading
     from sfumato.store import Store
-    from sfumato.targets import Workplace
+    from sfumato.workplace import Workplace
 
     sys.path.insert(0, str(Path.cwd()))  # where a model of the user's own is
     if resume and restart:

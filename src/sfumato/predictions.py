@@ -34,8 +34,9 @@ from sfumato.reference import answer, oracle, reference_seed
 from sfumato.seeds import generator
 from sfumato.store import Stage
 from sfumato.target import Target
-from sfumato.targets import Workplace, build_target, conclude, read_record, say_found, target_stage, train_built
+from sfumato.targets import build_target, conclude, read_record, target_stage, train_built
 from sfumato.types import told_as
+from sfumato.workplace import Workplace, say_found
 
 _ANSWERS = "answers.safetensors"
 _VALUES = 20  # of a tag whose every value is measured by itself

@@ -21,6 +21,7 @@ from sfumato.device import DeviceBudget
 from sfumato.errors import ConfigError, RecipeError, nearest
 from sfumato.inversion_recipe import INVERSION_TABLES, InversionPlan, read_plan
 from sfumato.options import AuditOptions, DataOptions, MembershipOptions, ModelOptions
+from sfumato.pretraining import PRETRAIN, Pretraining, read_pretraining, starting_problems
 from sfumato.recipe_tables import Tables
 from sfumato.recognize import Recognizer
 from sfumato.settings import Train
@@ -40,6 +41,7 @@ class Recipe:
         model: name of the model.
         options: further arguments of the model.
         split: its cut and weights.
+        pretraining: whose weights it starts from; None starts from those under [model], or as it is drawn.
         defenses: in the order in which they see the features.
         train: how the target is trained.
         task: what for; that of the data with its defaults where None.
@@ -61,6 +63,7 @@ class Recipe:
     model: str
     options: Mapping[str, object]
     split: ModelOptions
+    pretraining: Pretraining | None
     defenses: tuple[Defense, ...]
     train: Train
     task: Task | None
@@ -140,7 +143,7 @@ def read_recipe(table: Mapping[str, Any], *, text: str, name: str = "recipe", so
 
 
 _TABLES = (
-    *("seed", "data", "model", "defenses", "train", "task", "attacks"),
+    *("seed", "data", "model", PRETRAIN, "defenses", "train", "task", "attacks"),
     *("membership", *INVERSION_TABLES, "audit", "recognizer", "device"),
 )
 
@@ -165,6 +168,7 @@ class _Reader(Tables):
             "model": model,
             "options": options,
             "split": split,
+            "pretraining": read_pretraining(self),
             "defenses": self._defenses(),
             "train": self.construct(Train, self.mapping("train"), "train"),
             "task": self._task(),
@@ -176,6 +180,8 @@ class _Reader(Tables):
         }
         self._require_cut(split, parts["defenses"], parts["attacks"])
         self._require_references(parts["membership"], parts["defenses"], parts["inference"])
+        if split is not None:
+            self.problems += starting_problems(parts["pretraining"], split.weights, parts["defenses"], self.mapping("data"))
         return parts
 
     def _data(self) -> tuple[Source | None, DataOptions | None]:

@@ -119,9 +119,11 @@ class Train:
         precision: "float32", or "bfloat16" for mixed precision.
         channels_last: train in the memory layout that convolutions like, on CUDA as on the CPU.
         finetune: further epochs after the defenses finished the model, with a fresh optimizer and the schedule from its start.
+        stop: end after so many of the epochs, the schedule being that of all: a checkpoint along the training. 0 does all.
 
     Raises:
-        ConfigError: epochs or batch_size is not positive, or finetune is negative.
+        ConfigError: epochs or batch_size is not positive, finetune is negative, or stop is no epoch of the run or comes before
+            epochs of fine-tuning.
     """
 
     epochs: int = 10
@@ -132,6 +134,7 @@ class Train:
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     finetune: int = 0
+    stop: int = 0
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, ("float32", "bfloat16"))
@@ -139,6 +142,16 @@ class Train:
             raise ConfigError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
         if self.finetune < 0:
             raise ConfigError(f"finetune must be at least 0 epochs, got {self.finetune}; 0 does none")
+        if not 0 <= self.stop <= self.epochs or (self.stop and self.finetune):
+            raise ConfigError(
+                f"stop must be one of the {self.epochs} epochs, without fine-tuning after it, got {self.stop} and finetune = "
+                f"{self.finetune}; 0 does them all"
+            )
+
+    @property
+    def total(self) -> int:
+        """How many epochs are run, those of the fine-tuning included."""
+        return self.stop or self.epochs + self.finetune
 
     def learning_rate(self, epoch: float) -> float:
         """Return the learning rate after `epoch` epochs, with fraction."""

@@ -89,10 +89,16 @@ class Stage:
             write_json(self.folder / "definition.json", self.definition)
             yield self
 
-    def finish(self, facts: Mapping[str, object]) -> None:
-        """Write down that the stage is done, with what it came to."""
+    def finish(self, facts: Mapping[str, object], *, keep: bool = False) -> None:
+        """Write down that the stage is done, with what it came to.
+
+        Args:
+            facts: what it came to.
+            keep: leave the checkpoint, for a run that goes on from it.
+        """
         write_json(self.folder / "done.json", facts)
-        self.checkpoint.unlink(missing_ok=True)
+        if not keep:
+            self.checkpoint.unlink(missing_ok=True)
 
     def facts(self) -> dict[str, object]:
         """Return what a stage that is done came to.

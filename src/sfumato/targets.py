@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe to its trained target: read the data, build the target, train it or find it trained."""
+"""From a recipe to its trained target: pretrain its model, build the target, train it, or find it trained."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -16,106 +15,47 @@ from torch import nn
 
 from sfumato.audit import hardware, versions
 from sfumato.checkpoint import EpochFacts
-from sfumato.data.base import RETRIEVAL, Data, Reading
-from sfumato.data.game import play
-from sfumato.data.identities import by_identity, disjoint, with_public
-from sfumato.data.partition import partition
-from sfumato.data.views import check_views
+from sfumato.data.base import RETRIEVAL, Data
+from sfumato.data.partition import stratified
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
-from sfumato.errors import ConfigError, StorageError
-from sfumato.files import file_hash, load_into, of_model, read_tensors, write_tensors
+from sfumato.errors import ConfigError, DataError, StorageError
+from sfumato.files import file_hash, load_into, of_model, read_tensors, write_atomic, write_tensors
 from sfumato.models.resolve import build_model, own_code
+from sfumato.models.transfer import transfer
 from sfumato.recipe import Recipe
 from sfumato.split import Cut, cuts, split, whole
-from sfumato.store import Stage, Store
+from sfumato.store import Stage
 from sfumato.target import Target
 from sfumato.task import task_for
 from sfumato.train import assemble, fit, restore
-from sfumato.types import NamedWatch, told_as
+from sfumato.types import told_as
+from sfumato.workplace import Workplace, say_found
 
 _T = TypeVar("_T")
+_HELD_OUT = 0.1  # of the pictures of each class that is pretrained on
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Where a recipe runs.
-
-    Args:
-        store: where runs and stages are.
-        reading: where data sets are and how they are read; the recipe's budget goes before.
-        device: where to train and attack.
-        resume: go on with a training run that was interrupted.
-        restart: start an interrupted training run over.
-        show_private: put private pictures beside what attacks on weights made of their classes.
-        watch: told of the progress.
-    """
-
-    store: Store
-    reading: Reading
-    device: torch.device
-    resume: bool = False
-    restart: bool = False
-    show_private: bool = False
-    watch: NamedWatch | None = None
-
-
-def read_data(recipe: Recipe, workplace: Workplace) -> Data:
-    """Read and partition the pictures of a recipe, by person where weights are attacked, and draw its game where it has one.
-
-    Raises:
-        ConfigError: they are for another task than the recipe's, or nobody is left for an adversary of the weights.
-        DataError: files are missing or cannot be used.
-    """
-    reading = dataclasses.replace(workplace.reading, budget=recipe.data.budget)
-    data = recipe.source.load(reading)
-    task_for(data, recipe.task)
-    if recipe.inverting or recipe.data.private_identities is not None:
-        return _people(recipe, data, reading)
-    shares = {"public": recipe.data.public, "reference": recipe.data.reference}
-    parted = partition(data, **shares, auxiliary=recipe.data.auxiliary, seed=recipe.seed)
-    game = recipe.membership
-    if game is None:
-        return parted
-    if data.task != "classification":
-        raise ConfigError(f"attacks on predictions ask about classes, and {data.name} is for {data.task}; take another data set")
-    check_views(game.views, data.shape)
-    return play(parted, members=game.members, canaries=game.canaries, canary=game.canary, seed=recipe.seed)
-
-
-def _people(recipe: Recipe, data: Data, reading: Reading) -> Data:
-    """Part people: those whom the target knows, and those of whom an adversary has pictures."""
-    other = recipe.inversion.public
-    if recipe.data.private_identities is None and other is None:
-        raise ConfigError(
-            "an adversary of the weights has pictures of others; say how many classes of the data the target knows, with "
-            "private_identities in [data], or name another data set in [public]"
-        )
-    if recipe.membership is not None:
-        raise ConfigError(
-            "attacks on predictions share the pictures of every class, and those on weights the classes; give each a recipe"
-        )
-    parted = by_identity(data, private=recipe.data.private_identities, pretrain=recipe.data.pretrain_identities, seed=recipe.seed)
-    parted = parted if other is None else with_public(parted, other.load(reading))
-    apart, left_out = disjoint(parted, tolerated=recipe.data.overlap)
-    return dataclasses.replace(apart, left_out=left_out)
-
-
 def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
-    """Return the target of a recipe before it is trained: its model, split, with its defenses.
+    """Return the target of a recipe before it is trained: its model, pretrained where it is so, split, with its defenses.
 
     Raises:
-        ConfigError: its head does not fit the device of the recipe.
-        WeightsError: the weights to start from are not a whole safetensors file of this model.
+        ConfigError: its head does not fit the device of the recipe, or there is nobody to pretrain on.
+        WeightsError: the weights to start from are not those that the recipe says, in a safetensors file.
     """
     example = torch.zeros(2, *data.shape, device=workplace.device)
+    pretrained = pretrain(recipe, data, workplace)
 
     def model() -> nn.Module:
         made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
         if recipe.split.weights is not None:
             load_into(made, of_model(read_tensors(recipe.split.weights)[0]), source=recipe.split.weights)
-        return made.to(workplace.device)
+        made = made.to(workplace.device)
+        if pretrained is not None and recipe.pretraining is not None:
+            tensors = of_model(read_tensors(pretrained)[0])
+            transfer(made, tensors, example=example, fresh=recipe.pretraining.fresh, source=pretrained)
+        return made
 
     def build(cut: str, defenses: Sequence[Defense]) -> Target:
         made = split(model(), at=cut, example=example, name=recipe.model) if cut else whole(model(), name=recipe.model)
@@ -160,8 +100,10 @@ def train_built(target: Target, recipe: Recipe, data: Data, workplace: Workplace
         restore(target, read_tensors(stage.weights)[0], source=stage.weights)
         say_found(workplace, f"train {recipe.name}")
         return stage
+    run = target_stage(_stopped(recipe, 0), data, workplace).key  # checkpoints along one run are those of one run
     with stage.claim():
         _settle_checkpoint(stage, workplace)
+        _go_on(stage, recipe, data, workplace)
         history = fit(
             target,
             data,
@@ -169,11 +111,52 @@ def train_built(target: Target, recipe: Recipe, data: Data, workplace: Workplace
             task=task_for(data, recipe.task),
             seed=recipe.seed,
             checkpoint=stage.checkpoint,
-            definition=stage.key,
+            definition=run,
             watch=told_as(workplace.watch, f"train {recipe.name}"),
         )
         conclude(stage, target, recipe, data, history)
     return stage
+
+
+def pretrain(recipe: Recipe, data: Data, workplace: Workplace) -> Path | None:
+    """Pretrain the model of a recipe on other people, or find it pretrained, and return where its weights are.
+
+    A tenth of the pictures of each class is held out, to say how good it became.
+
+    Args:
+        recipe: what to train.
+        data: its pictures, the part `pretrain` among them.
+        workplace: where.
+
+    Returns:
+        A file; None where the model starts as it is drawn, or from whole weights.
+
+    Raises:
+        DataError: there is nobody to pretrain on.
+    """
+    plan = recipe.pretraining
+    if plan is None or recipe.split.weights is not None:  # a study starts a row from whole weights
+        return None
+    if plan.train is None:
+        return plan.weights
+    others = _others(data, recipe.seed)
+    plain = dataclasses.replace(recipe, defenses=(), train=plan.train, task=None, pretraining=None, device=None)
+    plain = dataclasses.replace(plain, split=dataclasses.replace(recipe.split, cut=""), name=f"{recipe.model} on others")
+    return train_recipe(plain, others, workplace)[1].weights
+
+
+def _others(data: Data, seed: int) -> Data:
+    """Return the people of `pretrain` as a data set of their own."""
+    pictures = data.parts.get("pretrain")
+    if pictures is None or not len(pictures):
+        raise DataError(
+            f"{data.name} has nobody to pretrain on; set pretrain_identities under [data], or name a data set under [pretrain]"
+        )
+    known, labels = pictures.labels.unique(return_inverse=True)
+    pictures = pictures.relabeled(labels, {})
+    stay, held_out = (pictures.subset(some) for some in stratified(labels, fraction=_HELD_OUT, seed=seed, purpose="pretrain"))
+    parts = {"train": stay, "private": stay, "test": held_out}
+    return Data(f"{data.name}, others", tuple(f"other {number}" for number in range(len(known))), parts)
 
 
 def target_stage(recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
@@ -207,7 +190,8 @@ def conclude(stage: Stage, target: Target, recipe: Recipe, data: Data, history: 
             "seed": recipe.seed,
             "hardware": hardware(target.device),
             "versions": versions(),
-        }
+        },
+        keep=recipe.train.stop > 0,
     )
 
 
@@ -224,12 +208,39 @@ def _definition(recipe: Recipe, data: Data) -> dict[str, object]:
         "model": recipe.model,
         "options": dict(recipe.options),
         "weights": file_hash(recipe.split.weights),
+        "pretraining": _start(recipe, data),
         "cut": recipe.split.cut,
         "defenses": [defense.describe() for defense in recipe.defenses],
         "train": dataclasses.asdict(recipe.train),
         "task": repr(task_for(data, recipe.task)),
         "seed": recipe.seed,
     }
+
+
+def _start(recipe: Recipe, data: Data) -> dict[str, object] | None:
+    """Return what the weights that a model starts from depend on, beside what those of the target do."""
+    plan = recipe.pretraining
+    if plan is None or recipe.split.weights is not None:
+        return None
+    pictures = None if plan.train is None else data.part("pretrain").fingerprint
+    train = None if plan.train is None else dataclasses.asdict(plan.train)
+    return {"weights": file_hash(plan.weights), "fresh": list(plan.fresh), "pictures": pictures, "train": train}
+
+
+def _go_on(stage: Stage, recipe: Recipe, data: Data, workplace: Workplace) -> None:
+    """Begin a training run at the last of its earlier stops that is there, if the run itself has not got as far."""
+    if stage.checkpoint.exists() or recipe.train.finetune:
+        return
+    for stop in reversed(range(1, recipe.train.total)):
+        found = target_stage(_stopped(recipe, stop), data, workplace)
+        if found.done and found.checkpoint.exists():
+            write_atomic(stage.checkpoint, found.checkpoint.read_bytes())
+            return
+
+
+def _stopped(recipe: Recipe, stop: int) -> Recipe:
+    """Return a recipe whose run stops after so many epochs, or after none."""
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, stop=stop))
 
 
 def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:
@@ -258,14 +269,3 @@ def read_record(path: Path, parse: Callable[[object], _T]) -> _T:
         return parse(json.loads(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {path}: {error}; remove {path.parent} to compute it again") from error
-
-
-def say_found(workplace: Workplace, name: str) -> None:
-    """Tell of a stage that was computed before.
-
-    Args:
-        workplace: whom to tell.
-        name: what was computed.
-    """
-    if workplace.watch is not None:
-        workplace.watch(f"{name} (found)", 1, 1)

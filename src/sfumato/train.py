@@ -167,7 +167,7 @@ def fit(
     if saved is not None:
         saved.restore(target, run.optimizer)
         run.defense.recall({name: value.to(target.device) for name, value in saved.memory.items()})
-    for number in range(len(history), settings.epochs + settings.finetune):
+    for number in range(len(history), settings.total):
         if number == settings.epochs:
             _finish(target, run.defense, seed)
             run = _begin(target, data, settings, task, seed)

@@ -25,9 +25,10 @@ from sfumato.seeds import ambient
 from sfumato.settings import Optimizer, Train
 from sfumato.split import Split, cost
 from sfumato.store import Store
-from sfumato.targets import Workplace, train_recipe
+from sfumato.targets import train_recipe
 from sfumato.train import assemble, fit
 from sfumato.types import Epoch, Step
+from sfumato.workplace import Workplace
 from steps import step_of
 
 QUICK = Train(epochs=2, batch_size=48, optimizer=Optimizer(learning_rate=0.01))

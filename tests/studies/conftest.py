@@ -10,7 +10,7 @@ from sfumato.data.base import Data, Reading
 from sfumato.data.partition import partition
 from sfumato.recipe import Recipe
 from sfumato.store import Store
-from sfumato.targets import Workplace
+from sfumato.workplace import Workplace
 
 
 @pytest.fixture

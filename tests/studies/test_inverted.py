@@ -26,8 +26,8 @@ from sfumato.studies.runner import run_study
 from sfumato.studies.study import Study
 from sfumato.studies.summary import measured, number
 from sfumato.studies.table import facts, remarks, study_table
-from sfumato.targets import Workplace
 from sfumato.types import DataFacts, Interval
+from sfumato.workplace import Workplace
 
 COLUMNS = ["accuracy", "gmi/top1", "gmi/knn"]
 TABLE: dict[str, Any] = {

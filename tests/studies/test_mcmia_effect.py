@@ -20,7 +20,7 @@ from sfumato.studies.load import load_study
 from sfumato.studies.report import save_study
 from sfumato.studies.runner import run_study
 from sfumato.studies.summary import number
-from sfumato.targets import Workplace
+from sfumato.workplace import Workplace
 
 
 @pytest.mark.slow

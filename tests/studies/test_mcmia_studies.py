@@ -27,7 +27,7 @@ from sfumato.studies.runner import run_study
 from sfumato.studies.study import SIZES, Study, merge
 from sfumato.studies.summary import number
 from sfumato.studies.table import paper_table, remarks, study_table
-from sfumato.targets import Workplace
+from sfumato.workplace import Workplace
 
 NAMES = tuple(name for name in shipped() if name.startswith("mcmia"))
 TABLES = tuple(name for name in NAMES if "table" in name)

@@ -20,7 +20,7 @@ from sfumato.studies.runner import run_study
 from sfumato.studies.study import SIZES, Row, Study, merge
 from sfumato.studies.summary import number
 from sfumato.studies.table import paper_table, study_table
-from sfumato.targets import Workplace
+from sfumato.workplace import Workplace
 
 NAMES = tuple(name for name in shipped() if name.startswith("patrol"))
 load = functools.cache(load_study)

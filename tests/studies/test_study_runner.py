@@ -19,8 +19,9 @@ from sfumato.studies.results import Results, read_results
 from sfumato.studies.runner import run_study
 from sfumato.studies.table import study_table
 from sfumato.target import Target
-from sfumato.targets import Workplace, fit
+from sfumato.targets import fit
 from sfumato.types import Certificate
+from sfumato.workplace import Workplace
 
 
 @pytest.fixture

@@ -104,25 +104,52 @@ def with_public(data: Data, other: Data) -> Data:
         >>> len(with_public(by_identity(data), other).part("public"))
         20
     """
-    if other.shape != data.shape:
-        raise DataError(
-            f"public pictures must be of the shape (C, H, W) of the private ones, {data.shape} in {data.name}, but those of "
-            f"{other.name} are {other.shape}; read both with the same size=, and in gray or in color alike"
-        )
-    _check_names(data, other)
-    pictures = join([other.part("train"), other.part("test")])
+    _check_shapes(data, other, "public")
+    _check_names(data, other, "public")
     taken = 1 + max(int(data.part(name).labels.max()) for name in ("train", "pretrain") if len(data.part(name)))
-    public = pictures.relabeled(pictures.labels + taken, {})
+    public = _all_of(other, after=taken)
     return replace(data, parts={**data.parts, "public": public, "auxiliary": public}, auxiliary="public")
 
 
-def disjoint(data: Data, *, tolerated: float = 0.0) -> tuple[Data, int]:
+def with_pretrain(data: Data, other: Data) -> Data:
+    """Let a model be pretrained on the pictures of another data set.
+
+    Args:
+        data: with the parts that a target is trained on and audited by.
+        other: the data set whose pictures, of `train` and `test`, are pretrained on.
+
+    Returns:
+        The data set with these as `pretrain`, without their tags, and with labels that go on after all others.
+
+    Raises:
+        DataError: the pictures are of another shape, or a class is in both by its name, as `with_public` compares them.
+
+    Example:
+        >>> from sfumato.data.tensors import from_tensors
+        >>> data, other = (from_tensors(torch.rand(20, 1, 8, 8), torch.arange(20) % 2) for _ in range(2))
+        >>> with_pretrain(data, other).part("pretrain").labels.unique()
+        tensor([2, 3])
+    """
+    _check_shapes(data, other, "pretrain")
+    _check_names(data, other, "pretrained on")
+    taken = 1 + max(int(part.labels.max()) for name, part in data.parts.items() if name != "pretrain" and len(part))
+    return data.with_parts(pretrain=_all_of(other, after=taken))
+
+
+def _all_of(other: Data, *, after: int) -> Pictures:
+    """Return all pictures of another data set, its classes numbered from `after`."""
+    pictures = join([other.part("train"), other.part("test")])
+    return pictures.relabeled(pictures.labels + after, {})
+
+
+def disjoint(data: Data, *, tolerated: float = 0.0, parts: Sequence[str] = ("public", "pretrain")) -> tuple[Data, int]:
     """Make sure that no picture of a private identity, trained on or held out, is public or pretrained on.
 
     Pictures are compared by a hash of their pixels: one that was encoded or cut out again is another picture here.
 
     Args:
         data: as `by_identity` or `with_public` return it.
+        parts: of the data, which are looked through.
         tolerated: share of the pictures of a part, [0, 1), that may be private ones too. Such are left out: collections from
             the web have some, and whoever has the picture already learns nothing from a reconstruction. More say that the
             identities are not disjoint, and are refused.
@@ -143,8 +170,8 @@ def disjoint(data: Data, *, tolerated: float = 0.0) -> tuple[Data, int]:
     if not 0 <= tolerated < 1:
         raise ConfigError(f"tolerated must be in [0, 1), a share of the pictures, got {tolerated}; 0 refuses a single one")
     secret = {one for name in ("private", "test") for one in pixel_hashes(data.part(name))}
-    parts, left_out = {}, 0
-    for name in ("public", "pretrain"):
+    left, left_out = {}, 0
+    for name in parts:
         part = data.part(name)
         shared = torch.tensor([one in secret for one in pixel_hashes(part)], dtype=torch.bool)
         count = int(shared.sum())
@@ -153,9 +180,10 @@ def disjoint(data: Data, *, tolerated: float = 0.0) -> tuple[Data, int]:
                 f"{data.name}: private identities must have no pictures elsewhere, but {count} of {len(part)} of '{name}' have "
                 f"the pixels of a private one; take other pictures{_tolerable(count / len(part))}"
             )
-        parts[name] = part.subset((~shared).nonzero()[:, 0]) if count else part
+        left[name] = part.subset((~shared).nonzero()[:, 0]) if count else part
         left_out += count
-    return data.with_parts(**parts, auxiliary=parts["public"]), left_out
+    auxiliary = {"auxiliary": left["public"]} if "public" in left else {}
+    return data.with_parts(**left, **auxiliary), left_out
 
 
 def _tolerable(share: float) -> str:
@@ -202,12 +230,20 @@ def _of(parts: Sequence[Pictures], who: Tensor, numbers: Tensor) -> Pictures:
     return found.relabeled(numbers[found.labels], found.tags)
 
 
-def _check_names(data: Data, other: Data) -> None:
+def _check_shapes(data: Data, other: Data, name: str) -> None:
+    if other.shape != data.shape:
+        raise DataError(
+            f"{name} pictures must be of the shape (C, H, W) of the private ones, {data.shape} in {data.name}, but those of "
+            f"{other.name} are {other.shape}; read both with the same size=, and in gray or in color alike"
+        )
+
+
+def _check_names(data: Data, other: Data, use: str) -> None:
     public = {_plain(name) for name in other.classes}
     if shared := [name for name in data.classes if _telling(name) and _plain(name) in public]:
         rest = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
         raise DataError(
-            f"{data.name}: private identities must not be public too, but {other.name} has classes of the same name for "
+            f"{data.name}: private identities must not be {use} too, but {other.name} has classes of the same name for "
             f"{len(shared)} of {len(data.classes)}: {', '.join(shared[:_SHOWN])}{rest}; take these out of one side"
         )
 

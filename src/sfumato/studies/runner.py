@@ -25,8 +25,9 @@ from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Row, Study
 from sfumato.studies.trace import Subject, Trace, record
 from sfumato.target import Target
-from sfumato.targets import Workplace, read_data, train_recipe
+from sfumato.targets import train_recipe
 from sfumato.types import Audit, NamedWatch
+from sfumato.workplace import Workplace, read_data
 
 TIMED_BATCH = 128
 """Pictures in a batch that is timed."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a recipe's model starts from, and checkpoints along its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import inversion_recipes as tiny
+from sfumato import targets
+from sfumato.data.tensors import from_tensors
+from sfumato.errors import DataError, WeightsError
+from sfumato.files import of_model, read_tensors, write_tensors
+from sfumato.recipe import RecipeError, parse_recipe
+from sfumato.target import Target
+from sfumato.targets import build_target, pretrain, target_stage, train_recipe
+from sfumato.workplace import read_data
+
+PRETRAIN = "\n[pretrain]\nepochs = 2\n"
+OTHERS = ("private_identities = 4", "private_identities = 4\npretrain_identities = 2")
+
+
+def weights(target: Target) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in of_model(target.state_dict()).items()}
+
+
+def problems(text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        tiny.recipe(more=text)
+    return str(caught.value)
+
+
+def test_a_model_starts_from_weights_that_others_trained(tmp_path: Path) -> None:
+    made, place = tiny.recipe(OTHERS, more=PRETRAIN), tiny.place(tmp_path)
+    data = read_data(made, place)
+    file = pretrain(made, data, place)
+    assert file is not None
+    trained, started = of_model(read_tensors(file)[0]), weights(build_target(made, data, place))
+    drawn = weights(build_target(tiny.recipe(OTHERS), data, place))
+    assert trained["classifier.weight"].shape[0] == 2
+    for name, value in started.items():
+        assert torch.equal(value, drawn[name] if name.startswith("classifier.") else trained[name]), name
+    assert any(not torch.equal(value, drawn[name]) for name, value in started.items())
+
+
+def test_rows_share_what_is_pretrained_and_it_belongs_to_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, place = tiny.recipe(OTHERS, more=PRETRAIN), tiny.place(tmp_path)
+    data = read_data(made, place)
+    pretrain(made, data, place)
+    monkeypatch.setattr(targets, "fit", None)  # training again would fail
+    defended = tiny.recipe(OTHERS, more=PRETRAIN + '[[defenses]]\nname = "label_smoothing"\n')
+    assert pretrain(defended, data, place) == pretrain(made, data, place)
+    longer = tiny.recipe(OTHERS, more="\n[pretrain]\nepochs = 3\n")
+    keys = {target_stage(one, data, place).key for one in (made, longer, tiny.recipe(OTHERS))}
+    assert len(keys) == 3
+
+
+def test_the_held_out_tenth_is_not_trained_on(tmp_path: Path) -> None:
+    made, place = tiny.recipe(OTHERS), tiny.place(tmp_path)
+    others = targets._others(read_data(made, place), seed=0)
+    hashes = [
+        {row.numpy().tobytes() for row in others.part(name).read(torch.arange(len(others.part(name))))}
+        for name in ("train", "test")
+    ]
+    assert hashes[0]
+    assert hashes[1]
+    assert not hashes[0] & hashes[1]
+    assert set(others.part("test").labels.tolist()) == {0, 1}
+
+
+def test_other_people_come_from_another_data_set_too(tmp_path: Path) -> None:
+    made = tiny.recipe(
+        more='\n[pretrain]\nname = "portraits"\nidentities = 3\nper_identity = 6\nsize = 16\nseed = 5\nepochs = 1\n'
+    )
+    data = read_data(made, tiny.place(tmp_path))
+    assert len(data.part("pretrain")) == 18
+    assert len(data.part("pretrain").labels.unique()) == 3
+    assert not set(data.part("pretrain").labels.tolist()) & set(data.part("public").labels.tolist())
+
+
+def test_the_same_people_are_refused(tmp_path: Path) -> None:
+    made = tiny.recipe(more='\n[pretrain]\nname = "portraits"\nidentities = 8\nper_identity = 6\nsize = 16\nepochs = 1\n')
+    with pytest.raises(DataError, match="have the pixels of a private one"):
+        read_data(made, tiny.place(tmp_path))
+
+
+def test_given_weights_must_be_whole(tmp_path: Path) -> None:
+    place = tiny.place(tmp_path)
+    plain = tiny.recipe()
+    data = read_data(plain, place)
+    whole = weights(build_target(plain, data, place))
+    names = [name for name in whole if not name.startswith("classifier.")]
+    file = write_tensors(tmp_path / "part.safetensors", {name: whole[name] for name in names[2:]})
+    with pytest.raises(WeightsError, match="2 missing") as caught:
+        build_target(tiny.recipe(more=f'\n[pretrain]\nweights = "{file}"\n'), data, place)
+    assert all(name in str(caught.value) for name in names[:2])
+    owner = names[0].rpartition(".")[0]
+    fresh = {name for name in names[:2] if not name.startswith(f"{owner}.")}
+    assert not fresh  # both belong to the first layer
+    build_target(tiny.recipe(more=f'\n[pretrain]\nweights = "{file}"\nfresh = ["{owner}"]\n'), data, place)
+
+
+def test_nobody_to_pretrain_on_is_said_before_anything_runs() -> None:
+    assert "nobody's pictures to train on" in problems(PRETRAIN)
+
+
+def test_keys_of_the_table_are_checked() -> None:
+    assert "pretrain.epoch: unknown key (did you mean 'epochs'?)" in problems("\n[pretrain]\nepoch = 2\n")
+    assert "nothing is trained; leave out epochs" in problems('\n[pretrain]\nweights = "x.safetensors"\nepochs = 2\n')
+
+
+def test_frozen_layers_that_nothing_trained_must_be_meant() -> None:
+    frozen = '[[defenses]]\nname = "tl_dmi"\nfreeze = 0\n'
+    assert "tl_dmi freezes layers that others' pictures must have trained" in problems(frozen)
+    made = tiny.recipe(more=frozen + "[pretrain]\nepochs = 0\n")
+    assert made.pretraining is not None
+    assert made.pretraining.train is None
+
+
+def stopped(epochs: int, stop: int) -> str:
+    return f"""
+        data = {{ name = "portraits", identities = 6, per_identity = 6, size = 16, private_identities = 4 }}
+        model = {{ name = "cnn4", width = 0.25 }}
+        train = {{ epochs = {epochs}, batch_size = 8, stop = {stop} }}
+    """
+
+
+def test_a_stop_is_a_checkpoint_along_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, apart = tiny.place(tmp_path / "shared"), tiny.place(tmp_path / "apart")
+    data = read_data(parse_recipe(stopped(4, 0)), place)
+    alone = {
+        stop: weights(train_recipe(parse_recipe(stopped(4, stop)), data, tiny.place(tmp_path / f"{stop}"))[0])
+        for stop in (2, 3, 0)
+    }
+    epochs: list[int] = []
+    whole = targets.fit
+
+    def counted(*arguments: object, **options: object) -> object:
+        history = whole(*arguments, **options)  # type: ignore[arg-type]
+        epochs.append(len(history))
+        return history
+
+    monkeypatch.setattr(targets, "fit", counted)
+    for stop in (2, 3, 0):
+        target, stage = train_recipe(parse_recipe(stopped(4, stop)), data, place)
+        assert all(torch.equal(value, alone[stop][name]) for name, value in weights(target).items())
+        assert stage.checkpoint.exists() == (stop > 0)
+    assert epochs == [2, 3, 4]  # epochs of the history: the later runs went on from the earlier
+    train_recipe(parse_recipe(stopped(4, 3)), data, apart)
+    assert not torch.equal(alone[2]["classifier.weight"], alone[3]["classifier.weight"])
+
+
+def test_a_later_run_trains_only_the_epochs_that_are_new(tmp_path: Path) -> None:
+    news: list[int] = []
+    place = tiny.place(tmp_path, watch=lambda name, done, total: news.append(done))
+    data = read_data(parse_recipe(stopped(4, 0)), place)
+    train_recipe(parse_recipe(stopped(4, 2)), data, place)
+    steps, before = max(news), len(news)
+    train_recipe(parse_recipe(stopped(4, 3)), data, place)
+    assert min(news[before:]) > steps
+
+
+@pytest.mark.parametrize(("stop", "finetune"), [(5, 0), (-1, 0), (2, 1)])
+def test_a_stop_must_be_an_epoch_of_a_run_without_fine_tuning(stop: int, finetune: int) -> None:
+    with pytest.raises(RecipeError, match="stop must be one of the 4 epochs, without fine-tuning"):
+        parse_recipe(stopped(4, stop).replace("batch_size = 8,", f"batch_size = 8, finetune = {finetune},"))
+
+
+def test_data_without_others_is_refused_when_it_is_used(tmp_path: Path) -> None:
+    data = from_tensors(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)
+    with pytest.raises(DataError, match="has nobody to pretrain on"):
+        targets._others(data, seed=0)
