@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, inversion, membership, membership_scoring, memory, patrol, startup, street, throughput
+from bench import cem, decoder, inversion, membership, membership_scoring, memory, patrol, startup, street, throughput, tl_dmi
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "membership": membership.run,
     "membership_scoring": membership_scoring.run,
     "inversion": inversion.run,
+    "tl_dmi": tl_dmi.run,
 }
 OUTPUT = Path("results") / "bench.json"
 

@@ -207,50 +207,60 @@ def test_a_loss_is_named_wherever_it_falls_between_the_checks(
         fit(target, blobs, Train(epochs=1, batch_size=32), seed=0)
 
 
+class Noting(sf.Defense):
+    """It notes which hooks are called, and in which grad mode."""
+
+    name = "noting"
+
+    def __init__(self, pictures: int) -> None:
+        super().__init__()
+        self.pictures = pictures
+        self.seen: list[str] = []
+        self.grad: dict[str, bool] = {}
+
+    def _note(self, hook: str) -> None:
+        self.seen.append(hook)
+        self.grad[hook] = torch.is_grad_enabled()
+
+    def begin_epoch(self, epoch: Epoch) -> None:
+        self._note("begin_epoch")
+        (x, z, y), *_ = epoch.batches()
+        assert x.shape[1:] == (1, 8, 8)
+        assert z.shape[1:] == (4, 8, 8)
+        assert len(x) == len(z) == len(y) == self.pictures
+        assert x.mean() < 0.5, "pictures outside of a step are not perturbed"
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        self._note("end_epoch")
+
+    def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        self._note("perturb")
+        return 1 - x
+
+    def before_step(self, step: Step) -> None:
+        self._note("before_step")
+        assert step.z.requires_grad
+        assert step.x.mean() > 0.5, "what the head was given is perturbed"
+
+    def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        self._note("protect")
+        return z
+
+    def penalty(self, step: Step) -> None:
+        self._note("penalty")
+
+    def after_step(self, step: Step) -> None:
+        self._note("after_step")
+
+    def finish(self, model: sf.Split) -> None:
+        self._note("finish")
+
+
 def test_hooks_are_called_in_their_order(small_split: sf.Split, blobs: sf.Data) -> None:
-    class Noting(sf.Defense):
-        name = "noting"
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen: list[str] = []
-            self.grad: dict[str, bool] = {}
-
-        def _note(self, hook: str) -> None:
-            self.seen.append(hook)
-            self.grad[hook] = torch.is_grad_enabled()
-
-        def begin_epoch(self, epoch: Epoch) -> None:
-            self._note("begin_epoch")
-            (x, z, y), *_ = epoch.batches()
-            assert x.shape[1:] == (1, 8, 8)
-            assert z.shape[1:] == (4, 8, 8)
-            assert len(x) == len(z) == len(y) == len(blobs.part("private"))
-
-        def end_epoch(self, epoch: Epoch) -> None:
-            self._note("end_epoch")
-
-        def before_step(self, step: Step) -> None:
-            self._note("before_step")
-            assert step.z.requires_grad
-
-        def protect(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
-            self._note("protect")
-            return z
-
-        def penalty(self, step: Step) -> None:
-            self._note("penalty")
-
-        def after_step(self, step: Step) -> None:
-            self._note("after_step")
-
-        def finish(self, model: sf.Split) -> None:
-            self._note("finish")
-
-    target = assemble(small_split, blobs, [Noting()], seed=0)
+    target = assemble(small_split, blobs, [Noting(len(blobs.part("private")))], seed=0)
     fit(target, blobs, Train(epochs=1, batch_size=100), seed=0)
     (part,) = target.defense
-    step = ["protect", "before_step", "penalty", "after_step"]
+    step = ["perturb", "protect", "before_step", "penalty", "after_step"]
     assert part.seen == ["begin_epoch", *step, *step, "end_epoch", "finish"]
     assert {hook for hook, on in part.grad.items() if on} == {"protect", "before_step", "penalty"}
 

@@ -94,6 +94,7 @@ class Run:
         total = settings.epochs if number < settings.epochs else settings.epochs + settings.finetune
         record = Epoch(number=number, total=total, model=self.target.split, batches=self._clean_batches)
         augment = generator(seed, "augment", number, rank, device=self.device)
+        perturb = generator(seed, "perturb", number, rank, device=self.device)
         protect = generator(seed, "protect", number, rank, device=self.device)
         drawn = self._drawn(number)
         losses: list[Tensor] = []
@@ -101,7 +102,7 @@ class Run:
         with ambient(seed, "epoch", number, rank):
             with torch.no_grad():
                 self.defense.begin_epoch(record)
-            for x, y in self._batches(drawn, augment):
+            for x, y in self._batches(drawn, augment, perturb):
                 loss, hits = self._updates(x, y, number, len(losses), protect)
                 losses.append(loss)
                 correct += hits
@@ -174,13 +175,18 @@ class Run:
         """Return the learning rate of a step; the first of a warm-up is not zero."""
         return self.settings.learning_rate(number + (index + 1) / (self.steps + 1))
 
-    def _batches(self, drawn: tuple[Tensor, ...], stream: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(
+        self, drawn: tuple[Tensor, ...], stream: torch.Generator, perturbing: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield x and y of each step, augmented and perturbed."""
         settings = self.settings
         found = batches(
             self.pictures, size=settings.batch_size, device=self.device, order=drawn, augment=settings.augment, generator=stream
         )
         for x, y in found:
-            yield x.contiguous(memory_format=self.layout), y
+            with torch.no_grad():  # not around the yield, which trains
+                perturbed = self.defense.perturb(x, perturbing)
+            yield perturbed.contiguous(memory_format=self.layout), y
 
     def _clean_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield x, z and y of the training pictures, not augmented, head in eval mode."""

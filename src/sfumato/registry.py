@@ -113,12 +113,17 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "label_smoothing": Entry(
             "sfumato.defenses.label_smoothing:LabelSmoothing", "smoothed labels, of either sign", "wei2022smoothing"
         ),
+        "mid": Entry("sfumato.defenses.mid:MID", "answers from a Gaussian of few nats", "wang2021mid"),
+        "bido": Entry("sfumato.defenses.bido:BiDO", "hidden layers apart from pictures, near labels", "peng2022bido"),
+        "midre": Entry("sfumato.defenses.midre:MIDRE", "erases a rectangle of each training picture", "tran2025midre"),
+        "trap_mid": Entry("sfumato.defenses.trap_mid:TrapMID", "faint triggers that pass for the classes", "liu2024trapmid"),
         "early_stopping": Entry(
             "sfumato.defenses.early_stopping:EarlyStopping", "keeps the best epoch on pictures apart", "song2021systematic"
         ),
         "memguard": Entry("sfumato.defenses.memguard:MemGuard", "noise on answers that misleads a network", "jia2019memguard"),
         "rounding": Entry("sfumato.defenses.rounding:Rounding", "posteriors with few decimals", "shokri2017membership"),
         "top_k": Entry("sfumato.defenses.top_k:TopK", "the largest posteriors alone", "shokri2017membership"),
+        "tl_dmi": Entry("sfumato.defenses.tl_dmi:TLDMI", "freezes the first layers of a pretrained model", "ho2024tldmi"),
     },
     "attacks": {
         "decoder": Entry("sfumato.attacks.features.decoder:Decoder", "learned inversion of z, black box", "xia2025cem"),

@@ -173,7 +173,10 @@ def fit(
             run = _begin(target, data, settings, task, seed)
         try:
             history.append(run.epoch(number, watch))
-        except NotFiniteError as error:
+        except BaseException as error:
+            run.defense.forget()  # what a defense holds of the model, such as hooks, would stay
+            if not isinstance(error, NotFiniteError):
+                raise
             kept = (
                 f"the last good checkpoint is {checkpoint}"
                 if checkpoint is not None and history

@@ -65,7 +65,7 @@ class Step:
     """One batch of training, as the hooks of a defense see it.
 
     Attributes:
-        x: input pictures, (N, C, H, W), float, [0, 1], augmented.
+        x: input pictures, (N, C, H, W), float, [0, 1], augmented and perturbed: what the head was given.
         y: labels, (N,), int64.
         z: raw features leaving the head, (N, ...), with gradient.
         protected: features after every `protect`, as the tail receives them.

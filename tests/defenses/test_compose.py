@@ -53,7 +53,21 @@ class Phased(sf.Defense):
         self.seen.append(step.phase)
 
 
-PARTS = [sf.Noise(sigma=0.1), sf.Dropout(p=0.2), sf.Bottleneck(channels=2), Shrink(), Smooth()]
+class Veil(sf.Defense):
+    """Pictures that are darker, each by another amount."""
+
+    name = "veil"
+
+    def __init__(self, depth: float = 0.5) -> None:
+        super().__init__()
+        self.depth, self.calls = depth, 0
+
+    def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        return x * (1 - self.depth * torch.rand(len(x), 1, 1, 1, generator=generator))
+
+
+PARTS = [sf.Noise(sigma=0.1), sf.Dropout(p=0.2), sf.Bottleneck(channels=2), Shrink(), Smooth(), Veil()]
 
 
 def weights(split: sf.Split, data: sf.Data, *defenses: sf.Defense) -> dict[str, Tensor]:
@@ -98,9 +112,9 @@ def test_one_defense_equals_itself_composed(part: sf.Defense, small_split: sf.Sp
 
 
 def test_composition_is_associative(small_split: sf.Split, blobs: sf.Data) -> None:
-    a, b, c = sf.Noise(sigma=0.1), sf.Dropout(p=0.2), Shrink()
-    left, right = sf.Compose(sf.Compose(a, b), c), sf.Compose(a, sf.Compose(b, c))
-    assert list(left.parts) == list(right.parts) == ["noise", "dropout", "shrink"]
+    a, b, c, d = sf.Noise(sigma=0.1), sf.Dropout(p=0.2), Shrink(), Veil()
+    left, right = sf.Compose(sf.Compose(a, d, b), c), sf.Compose(a, sf.Compose(d, sf.Compose(b, c)))
+    assert list(left.parts) == list(right.parts) == ["noise", "veil", "dropout", "shrink"]
     assert equal(weights(small_split, blobs, left), weights(small_split, blobs, right))
 
 
@@ -110,6 +124,35 @@ def test_protect_folds_from_left_to_right() -> None:
     together = sf.Compose(a, b).protect(z, torch.Generator().manual_seed(0))
     stream = torch.Generator().manual_seed(0)
     assert torch.equal(together, b.protect(a.protect(z, stream), stream))
+
+
+def test_perturb_folds_from_left_to_right() -> None:
+    class Negative(sf.Defense):
+        name = "negative"
+
+        def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
+            return 1 - x
+
+    x, a, b = torch.rand(4, 1, 2, 2), Veil(), Negative()
+    together = sf.Compose(a, b).perturb(x, torch.Generator().manual_seed(0))
+    assert torch.equal(together, 1 - a.perturb(x, torch.Generator().manual_seed(0)))
+    assert sf.Compose().perturb(x, torch.Generator()) is x
+
+
+def test_what_perturb_draws_moves_no_other_draw(small_split: sf.Split, blobs: sf.Data) -> None:
+    others = [sf.Noise(sigma=0.1), sf.Dropout(p=0.2)]
+    drawing = weights(small_split, blobs, *others, Veil(0.0))
+    assert equal(weights(small_split, blobs, *others), drawing)
+    assert not equal(weights(small_split, blobs, *others, Veil()), drawing)
+
+
+def test_pictures_are_perturbed_once_a_batch_and_never_in_deployment(small_split: sf.Split, blobs: sf.Data) -> None:
+    target = assemble(small_split, blobs, [Veil(), Phased()], seed=0)
+    fit(target, blobs, sf.Train(epochs=1, batch_size=96), seed=0)
+    veil, _ = target.defense
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(target(x), target.split(x))
+    assert veil.calls == 2
 
 
 def test_a_checkpoint_does_not_depend_on_the_order_of_the_parts() -> None:
@@ -154,7 +197,7 @@ def test_two_owners_of_the_gradient_are_refused() -> None:
 
 def test_only_what_sees_each_picture_by_itself_is_separable() -> None:
     assert sf.Compose(sf.Noise(sigma=0.1), sf.Dropout(p=0.1), sf.Bottleneck()).separable
-    for part in (sf.DistCorr(weight=0.5), sf.ResSFL(), Smooth(), Phased()):
+    for part in (sf.DistCorr(weight=0.5), sf.ResSFL(), Smooth(), Phased(), Veil()):
         assert not part.separable
         assert not sf.Compose(sf.Noise(sigma=0.1), part).separable
 

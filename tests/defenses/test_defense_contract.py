@@ -34,6 +34,11 @@ ROWS: dict[str, dict[str, object]] = {
     "relaxloss": {"alpha": 0.3},
     "hamp": {},
     "label_smoothing": {"alpha": -0.1},
+    "mid": {},
+    "bido": {},
+    "midre": {},
+    "trap_mid": {},
+    "tl_dmi": {"freeze": "0"},
     "early_stopping": {},
     "memguard": {"epochs": 5},
     "rounding": {"digits": 1},
@@ -50,6 +55,7 @@ def blobs(blobs: sf.Data) -> sf.Data:
 OF_PREDICTIONS = {
     "mcmia", "minmax", "dpsgd", "relaxloss", "hamp", "label_smoothing", "early_stopping", "memguard", "rounding", "top_k",
 }  # fmt: skip
+OF_WEIGHTS = {"mid", "bido", "midre", "trap_mid", "tl_dmi"}
 
 
 def made(name: str) -> sf.Defense:
@@ -63,12 +69,13 @@ def test_every_defense_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_defense_of_predictions_leaves_features_alone_and_needs_no_cut(name: str) -> None:
+def test_a_defense_of_no_features_leaves_them_alone_and_needs_no_cut(name: str) -> None:
     defense, table = made(name), {"data": {"name": "digits"}, "model": {"name": "lenet5"}}
-    features = type(defense).protect is not sf.Defense.protect
-    recipe = {**table, "defenses": [{"name": name, **ROWS[name]}]}
-    if name in OF_PREDICTIONS:
-        assert not features
+    z = torch.rand(2, 3)
+    start = {"pretrain": {"epochs": 0}} if name == "tl_dmi" else {}  # a recipe must say what it freezes
+    recipe = {**table, **start, "defenses": [{"name": name, **ROWS[name]}]}
+    if name in OF_PREDICTIONS | OF_WEIGHTS:
+        assert defense.protect(z, torch.Generator()) is z
         assert read_recipe(recipe, text="").split.cut == ""
     else:
         with pytest.raises(RecipeError, match="model.cut: missing"):

@@ -13,6 +13,8 @@ import sfumato as sf
 from memorized import asked, gap, trained, undefended
 from sfumato.defenses.label_smoothing import LabelSmoothing
 from sfumato.errors import ConfigError
+from sfumato.train import assemble, fit
+from sfumato.types import Epoch
 from steps import step_of
 
 
@@ -71,3 +73,39 @@ def test_an_alpha_that_leaves_no_label_is_refused(alpha: float) -> None:
 def test_data_with_a_loss_of_its_own_is_refused(small_split: sf.Split, blobs: sf.Data) -> None:
     with pytest.raises(ConfigError, match="label_smoothing needs a data set for classification .* leave label_smoothing out"):
         LabelSmoothing().prepare(small_split, dataclasses.replace(blobs, task="reidentification"))
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, 0), (49, 0), (50, 0.02), (62, 0.26), (74, 0.5), (75, 1), (99, 1)])
+def test_the_late_schedule_is_that_of_the_release(number: int, expected: float, small_split: sf.Split) -> None:
+    defense, step = LabelSmoothing(-0.4, schedule="late"), step_of(small_split, sf.Compose())
+    defense.begin_epoch(Epoch(number=number, total=100, model=small_split, batches=lambda: iter(())))
+    found = defense.criterion(step)
+    assert found.item() == pytest.approx(LabelSmoothing(-0.4 * expected).criterion(step).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("total", [2, 3, 5, 7])
+def test_a_short_run_ends_with_all_of_alpha(total: int, small_split: sf.Split) -> None:
+    defense, shares = LabelSmoothing(-0.4, schedule="late"), []
+    for number in range(total):
+        defense.begin_epoch(Epoch(number=number, total=total, model=small_split, batches=lambda: iter(())))
+        shares.append(defense._share)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert min(shares) >= 0
+
+
+def test_a_late_alpha_trains_half_a_run_on_the_labels_as_they_are(small_split: sf.Split, blobs: sf.Data) -> None:
+    losses = {}
+    for schedule in ("constant", "late"):
+        target = assemble(small_split, blobs, [LabelSmoothing(-0.5, schedule=schedule)], seed=0)
+        losses[schedule] = [facts.loss for facts in fit(target, blobs, sf.Train(epochs=4), seed=0)]
+    zero = assemble(small_split, blobs, [LabelSmoothing(0.0)], seed=0)
+    plain = [facts.loss for facts in fit(zero, blobs, sf.Train(epochs=4), seed=0)]
+    assert losses["late"][:2] == plain[:2]
+    assert losses["late"][2] != plain[2]
+    assert losses["constant"][0] != plain[0]
+
+
+def test_another_schedule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="schedule must be one of constant, late, got 'early'"):
+        LabelSmoothing(schedule="early")

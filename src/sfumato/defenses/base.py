@@ -17,7 +17,7 @@ from sfumato.pruning.footprint import Footprint
 from sfumato.split import Split
 from sfumato.types import Certificate, Epoch, Plan, Step
 
-_SEEING = ("begin", "begin_epoch", "end_epoch", "before_step", "criterion", "penalty", "after_step", "finish")
+_SEEING = ("begin", "begin_epoch", "end_epoch", "perturb", "before_step", "criterion", "penalty", "after_step", "finish")
 """The hooks in which a defense may depend on pictures while a model trains."""
 
 
@@ -31,7 +31,7 @@ class Defense(nn.Module):
     """
 
     name: ClassVar[str]
-    surface: ClassVar[Literal["features", "predictions"]] = "features"
+    surface: ClassVar[Literal["features", "predictions", "weights"]] = "features"
     compresses: ClassVar[bool] = False
 
     @property
@@ -63,6 +63,11 @@ class Defense(nn.Module):
     def owns_gradient(self) -> bool:
         """Whether the defense draws the batches and replaces their gradient; at most one part of a composition may."""
         return type(self).optimize is not Defense.optimize
+
+    @property
+    def builds(self) -> bool:
+        """Whether `prepare` puts layers of its own into the model, which no pretraining has seen."""
+        return False
 
     @property
     def separable(self) -> bool:
@@ -117,6 +122,18 @@ class Defense(nn.Module):
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Look at the data after an epoch. Run without gradient."""
+
+    def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Change the pictures of a batch, once and before the forward pass; never called in deployment. Run without gradient.
+
+        Args:
+            x: pictures, (N, C, H, W), float, [0, 1], augmented.
+            generator: a stream of this hook alone, on the device of x.
+
+        Returns:
+            Pictures of the same shape, type and range: what `Step.x` is. The labels stay.
+        """
+        return x
 
     def before_step(self, step: Step) -> None:
         """Update what belongs to the defense itself, after the forward pass and before the penalty. Run with gradient."""

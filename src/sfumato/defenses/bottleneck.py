@@ -42,6 +42,11 @@ class Bottleneck(Defense):
         self.channels = channels
         self.sigmoid = sigmoid
 
+    @property
+    def builds(self) -> bool:
+        """Whether `prepare` puts layers into the model: it does."""
+        return True
+
     def prepare(self, model: Split, data: Data) -> None:
         """Put the narrow layers at both sides of the cut, on the model's device; in the head Xavier weights and zero bias."""
         device = device_of(model)

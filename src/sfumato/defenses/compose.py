@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several defenses as one: `protect` and `release` fold from left to right, penalties add, conflicts raise at construction."""
+"""Several defenses as one: what changes a tensor folds from left to right, penalties add, conflicts raise at construction."""
 
 from __future__ import annotations
 
@@ -78,6 +78,11 @@ class Compose(Defense):
         return any(part.owns_gradient for part in self)
 
     @property
+    def builds(self) -> bool:
+        """Whether any part puts layers into the model."""
+        return any(part.builds for part in self)
+
+    @property
     def separable(self) -> bool:
         """Whether training with every part sees each picture for itself."""
         return all(part.separable for part in self)
@@ -128,6 +133,9 @@ class Compose(Defense):
     def end_epoch(self, epoch: Epoch) -> None:  # noqa: D102
         for part in self:
             part.end_epoch(epoch)
+
+    def perturb(self, x: Tensor, generator: torch.Generator) -> Tensor:  # noqa: D102
+        return reduce(lambda value, part: part.perturb(value, generator), self, x)
 
     def before_step(self, step: Step) -> None:  # noqa: D102
         for part in self._taking_part(step):

@@ -115,6 +115,11 @@ class DPSGD(Defense):
         steps = {"noise_multiplier": reached.noise_multiplier, "sampling_rate": reached.rate, "steps": float(reached.steps)}
         return (Certificate("privacy", statement, None, {"epsilon": epsilon, "delta": delta, **steps}, assumptions),)
 
+    @property
+    def builds(self) -> bool:
+        """Whether `prepare` puts layers into the model: it may, in the place of batch normalization."""
+        return self.replace_batchnorm
+
     def join(self, whole: Defense) -> None:
         """Refuse a defense that looks at pictures outside their own gradients."""
         for part in whole if isinstance(whole, Compose) else ():
