@@ -23,17 +23,19 @@ from sfumato.data.loader import shuffled
 from sfumato.errors import ConfigError, StorageError
 from sfumato.factors import Reader, assemble_reader, teach_reader
 from sfumato.files import load_into, read_tensors, write_tensors
-from sfumato.inversion import run_inversion
+from sfumato.inversion import judge_inversion, run_inversion
+from sfumato.inversion_exhibits import JudgedPictures
 from sfumato.inversion_priors import RecipePriors, Searched, stage_of
 from sfumato.inversion_types import ClassPictures, Inversion
 from sfumato.judge import Judge, assemble_judge, teach_judge
 from sfumato.models.resolve import own_code
+from sfumato.priors.base import PriorKind
 from sfumato.recipe import Recipe
 from sfumato.seeds import generator
 from sfumato.store import Stage
 from sfumato.target import Target
 from sfumato.targets import target_stage
-from sfumato.types import Watch, told_as
+from sfumato.types import Labels, Watch, told_as
 from sfumato.workplace import Workplace, say_found
 
 _PICTURES = "pictures.safetensors"
@@ -80,6 +82,29 @@ def audit_weights(recipe: Recipe, target: Target, trained: Stage, data: Data, wo
     return _Inquiry(recipe, target, trained, data, workplace).audit()
 
 
+def judged_pictures(
+    recipe: Recipe, target: Target, trained: Stage, data: Data, workplace: Workplace
+) -> tuple[Labels, tuple[JudgedPictures, ...]]:
+    """Return what each attack of a recipe made with the first seed, as it was stored and judged; after an audit all is found.
+
+    Args:
+        recipe: what to train and how to attack it, with an attack on weights.
+        target: trained.
+        trained: its stage.
+        data: its pictures, as `read_data` gives them.
+        workplace: where.
+
+    Returns:
+        The classes that were attacked, (K,), int64, and the pictures of each attack, in the order of the classes.
+
+    Raises:
+        ConfigError: see `check_weights`.
+        DataError: there are too few pictures to learn from or to judge by.
+        StorageError: what is stored cannot be read.
+    """
+    return _Inquiry(recipe, target, trained, data, workplace).judged()
+
+
 @dataclass(frozen=True)
 class _Inquiry:
     """The attacks of a recipe on its target's weights, and what they need."""
@@ -98,18 +123,34 @@ class _Inquiry:
 
     def audit(self) -> Inversion:
         """Run every attack with every seed, and judge what they made."""
-        recipe, classes, court = self.recipe, self._classes, self._court
-        priors = {kind: self._priors.searched(kind, court, classes) for kind in self._priors.kinds}
+        recipe, classes, court, priors = self.recipe, self._classes, self._court, self._searched()
         return run_inversion(
             court,
             recipe.inverting,
             lambda name, attack, seed: self._attacked(name, attack, priors[attack.kind], seed),
             classes=classes,
             priors=lambda: [searched.facts for searched in priors.values()],
-            seeds=recipe.audit.seeds or (recipe.seed,),
+            seeds=self._seeds,
             title=recipe.name,
             show_private=self.workplace.show_private,
         )
+
+    def judged(self) -> tuple[Labels, tuple[JudgedPictures, ...]]:
+        """Return what every attack made with the first seed, judged picture by picture."""
+        classes, court, priors, seed = self._classes, self._court, self._searched(), self._seeds[0]
+        made = (
+            (name, attack, self._attacked(name, attack, priors[attack.kind], seed))
+            for name, attack in self.recipe.inverting.items()
+        )
+        return classes, tuple(judge_inversion(*one, classes=classes, court=court, seed=seed)[1] for one in made)
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return self.recipe.audit.seeds or (self.recipe.seed,)
+
+    def _searched(self) -> dict[PriorKind, Searched]:
+        """Return the priors that the attacks search."""
+        return {kind: self._priors.searched(kind, self._court, self._classes) for kind in self._priors.kinds}
 
     @cached_property
     def _priors(self) -> RecipePriors:
