@@ -186,6 +186,7 @@ def conclude(stage: Stage, target: Target, recipe: Recipe, data: Data, history: 
         {
             "accuracy": dataclasses.asdict(next(iter(utility.values()))),
             "utility": {name: dataclasses.asdict(reached) for name, reached in utility.items()},
+            "parameters": sum(parameter.numel() for parameter in target.split.parameters() if parameter.requires_grad),
             "epochs": [dataclasses.asdict(epoch) for epoch in history],
             "seed": recipe.seed,
             "hardware": hardware(target.device),

@@ -14,9 +14,9 @@ from sfumato.errors import ConfigError, RecipeError
 from sfumato.membership_types import Bound, Membership
 from sfumato.studies.column import read_column
 from sfumato.studies.load import read_study
+from sfumato.studies.measured import measured
 from sfumato.studies.results import Cell, Results
 from sfumato.studies.study import Study
-from sfumato.studies.summary import measured
 from sfumato.studies.table import facts, remarks, study_table
 from sfumato.types import Compression, DataFacts
 

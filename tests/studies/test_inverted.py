@@ -18,13 +18,14 @@ from sfumato.inversion_types import Inversion
 from sfumato.png import picture, png
 from sfumato.store import Store
 from sfumato.studies.column import read_column
+from sfumato.studies.compared import number
 from sfumato.studies.inverted import gallery, kept
 from sfumato.studies.load import read_study
+from sfumato.studies.measured import measured
 from sfumato.studies.report import curves, save_study, study_html
 from sfumato.studies.results import Cell, Results, read_results, write_results
 from sfumato.studies.runner import run_study
 from sfumato.studies.study import Study
-from sfumato.studies.summary import measured, number
 from sfumato.studies.table import facts, remarks, study_table
 from sfumato.types import DataFacts, Interval
 from sfumato.workplace import Workplace

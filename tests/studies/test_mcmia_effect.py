@@ -16,10 +16,10 @@ import torch
 from sfumato.data.base import Reading
 from sfumato.errors import MissingDataError
 from sfumato.store import Store
+from sfumato.studies.compared import number
 from sfumato.studies.load import load_study
 from sfumato.studies.report import save_study
 from sfumato.studies.runner import run_study
-from sfumato.studies.summary import number
 from sfumato.workplace import Workplace
 
 

@@ -20,12 +20,12 @@ from sfumato.recipe import Recipe
 from sfumato.settings import Train
 from sfumato.split import whole
 from sfumato.store import Store
+from sfumato.studies.compared import number
 from sfumato.studies.load import load_study, read_study, shipped
 from sfumato.studies.report import study_html, traced
 from sfumato.studies.results import Results, read_results, write_results
 from sfumato.studies.runner import run_study
 from sfumato.studies.study import SIZES, Study, merge
-from sfumato.studies.summary import number
 from sfumato.studies.table import paper_table, remarks, study_table
 from sfumato.workplace import Workplace
 

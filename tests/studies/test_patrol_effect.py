@@ -14,9 +14,9 @@ import torch
 
 from sfumato.data.base import Reading
 from sfumato.store import Store
+from sfumato.studies.compared import number
 from sfumato.studies.load import load_study
 from sfumato.studies.runner import run_study
-from sfumato.studies.summary import number
 from sfumato.workplace import Workplace
 
 

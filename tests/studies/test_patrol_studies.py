@@ -14,11 +14,11 @@ from sfumato.data.base import Reading
 from sfumato.models.resnet import resnet18
 from sfumato.split import cuts
 from sfumato.store import Store
+from sfumato.studies.compared import number
 from sfumato.studies.load import load_study, read_study, shipped
 from sfumato.studies.report import study_markdown
 from sfumato.studies.runner import run_study
 from sfumato.studies.study import SIZES, Row, Study, merge
-from sfumato.studies.summary import number
 from sfumato.studies.table import paper_table, study_table
 from sfumato.workplace import Workplace
 

@@ -10,10 +10,12 @@ import pytest
 from example_audits import audit, near, result
 from example_study import small_study
 from sfumato.studies.column import read_column
+from sfumato.studies.compared import drop, number
 from sfumato.studies.load import read_study
+from sfumato.studies.measured import measured, over_seeds
 from sfumato.studies.results import Cell, Reading, Results
 from sfumato.studies.study import Study
-from sfumato.studies.summary import average, drop, gain, measured, number, over_seeds, over_settings, pairs, published_gain
+from sfumato.studies.summary import average, gain, over_settings, pairs, published_gain
 from sfumato.studies.table import facts, gains, remarks, study_table
 from sfumato.types import DataFacts, Interval, Recognition
 

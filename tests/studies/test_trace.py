@@ -24,7 +24,8 @@ from sfumato.split import whole
 from sfumato.studies.load import read_study
 from sfumato.studies.report import save_study, study_html, traced
 from sfumato.studies.results import Cell, Results, read_results
-from sfumato.studies.trace import Subject, Trace, read_trace, record
+from sfumato.studies.subject import Subject, Trace
+from sfumato.studies.trace import read_trace, record
 from sfumato.target import Target
 
 

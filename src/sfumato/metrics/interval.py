@@ -54,6 +54,23 @@ def mean_interval(values: Tensor, generator: torch.Generator) -> Interval:
     return _interval(values.double().mean().item(), bootstrap_means(values, generator))
 
 
+def ratio_interval(parts: Tensor, wholes: Tensor, generator: torch.Generator) -> Interval:
+    """Return the ratio of two sums with its 95 % interval, when what is summed is drawn again with both its numbers.
+
+    Args:
+        parts: (N,), the numbers whose sum is divided.
+        wholes: (N,), above 0, those by whose sum it is divided.
+        generator: on the CPU.
+
+    Example:
+        >>> ratio_interval(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]), torch.Generator().manual_seed(0))
+        Interval(value=0.5, low=0.5, high=0.5)
+    """
+    again = generator.clone_state()
+    samples = bootstrap_means(parts, generator) / bootstrap_means(wholes, again)
+    return _interval((parts.double().sum() / wholes.double().sum()).item(), samples)
+
+
 def psnr_interval(mse: Tensor, generator: torch.Generator) -> Interval:
     """Return the PSNR of the mean MSE, in dB, with its 95 % interval.
 

@@ -13,11 +13,27 @@ from sfumato.tables import show_number
 from sfumato.types import Interval
 
 Source = Literal[
-    "target", "side", "attack", "inference", "inversion", "evaluator", "yardstick", "prior", "half", "compression", "certificate"
+    "target",
+    "side",
+    "attack",
+    "inference",
+    "inversion",
+    "evaluator",
+    "yardstick",
+    "prior",
+    "half",
+    "compression",
+    "certificate",
+    "training",
 ]
 """What a number is of: the target, the members or the non-members, what an attack recovers, what an attack on predictions infers,
 what an attack on weights rebuilds, who judges that, pictures that are no reconstructions judged so too, a prior, the head or the
-tail, what pruning left, or a certificate."""
+tail, what pruning left, a certificate, or what training cost."""
+
+Beside = Literal["", "drop", "ratio", "matched", "times"]
+"""What a column shows of a number beside another row's: nothing, how far it lies below, that for each point of accuracy that is
+lost too, how far it lies below what a run of the same accuracy has, or how many times it is."""
+_COMPARED = ("drop", "ratio", "matched")
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,11 @@ _COMPRESSION = {
     "dense_milliseconds": Measure("time before", "ms", ".5g", "#.3g"),
     "milliseconds": Measure("time", "ms", ".5g", "#.3g"),
 }
+_TRAINING = {
+    "seconds": Measure("training time", "s", ",.0f", ",.1f"),
+    "ratio": Measure("training time, times", "", ".2f"),
+    "parameters": Measure("trained parameters", "million", ".5g", "#.3g", scale=1e-6),
+}
 _NAMED: Mapping[str, tuple[Source, Mapping[str, Measure]]] = {
     "members": ("side", _TARGET),
     "nonmembers": ("side", _TARGET),
@@ -104,12 +125,14 @@ _NAMED: Mapping[str, tuple[Source, Mapping[str, Measure]]] = {
     "ceiling": ("yardstick", _YARDSTICK),
     "head": ("half", _HALF),
     "tail": ("half", _HALF),
+    "training": ("training", _TRAINING),
 }
 """Columns of two words, the first of which is no attack."""
 _FORMS = (
     '"accuracy", "utility/mAP", "members/accuracy", "ATTACK/train/mse", "ATTACK/infer/psnr", "ATTACK/attack_accuracy", '
     '"ATTACK/auc", "ATTACK/top1", "evaluator/accuracy", "prior/gan/ceiling", "floor/knn", "ceiling/knn", "head/parameters", '
-    '"tail/milliseconds", "compression/ratio", "certificate/NAME/VALUE", or "drop/" and one of these'
+    '"tail/milliseconds", "compression/ratio", "training/seconds", '
+    '"certificate/NAME/VALUE", or "drop/", "ratio/" or "matched/" and one of these'
 )
 
 
@@ -127,6 +150,7 @@ class Column:
         whole: the kind of number that this is a drop of, from the row that a row stands against; None where it is no drop. A
             drop is in percent of that row's number, or in points where the number is itself in percent. A row that stands
             against none shows the number.
+        beside: what is shown of the number beside another row's.
     """
 
     text: str
@@ -136,6 +160,7 @@ class Column:
     key: str
     measure: Measure
     whole: Measure | None = None
+    beside: Beside = ""
 
     @property
     def heading(self) -> str:
@@ -188,10 +213,8 @@ def read_column(text: str) -> Column:
         'decoder infer: MSE'
     """
     match text.split("/"):
-        case ["drop", *rest] if rest[:1] != ["drop"]:
-            of = read_column("/".join(rest))
-            unit = "points" if of.measure.unit == "%" else "%"
-            return replace(of, text=text, measure=Measure(f"{of.measure.title} drop", unit, ".1f", scale=100), whole=of.measure)
+        case [beside, *rest] if beside in _COMPARED and len(rest) > (beside == "ratio"):
+            return _compared(text, beside, read_column("/".join(rest)))
         case ["accuracy"]:
             return Column(text, "target", "", "", "accuracy", _TARGET["accuracy"])
         case ["utility", key]:
@@ -202,7 +225,8 @@ def read_column(text: str) -> Column:
             return Column(text, "prior", _kind(text, kind), "", key, _measure(text, key, _PRIOR))
         case [name, key] if name in _NAMED:
             source, known = _NAMED[name]
-            return Column(text, source, name, "", key, _measure(text, key, known))
+            times: Beside = "times" if (name, key) == ("training", "ratio") else ""
+            return Column(text, source, "" if source == "training" else name, "", key, _measure(text, key, known), beside=times)
         case [name, key] if key not in _ATTACK:  # of features a part is missing, and all forms are told
             of_attack: Source = "inversion" if key in _INVERSION else "inference"
             return Column(text, of_attack, name, "", key, _measure(text, key, {**_INFERENCE, **_INVERSION}))
@@ -217,6 +241,21 @@ def _measure(text: str, key: str, known: Mapping[str, Measure]) -> Measure:
     if key not in known:
         raise ConfigError(f"'{text}': no measure '{key}'{nearest(key, known)}; known: {', '.join(known)}")
     return known[key]
+
+
+def _compared(text: str, beside: str, of: Column) -> Column:
+    """Return the column that shows another one beside another row's."""
+    percent = of.measure.unit == "%"
+    if of.beside or not (percent or beside == "drop"):
+        raise ConfigError(f"'{text}': expected a column in percent, such as 'gmi/top1', found '{of.text}'")
+    title = of.measure.title
+    if beside == "drop":
+        shown = Measure(f"{title} drop", "points" if percent else "%", ".1f", scale=100)
+        return replace(of, text=text, measure=shown, whole=of.measure, beside="drop")
+    if beside == "matched":
+        shown = Measure(f"{title} below a run as accurate", "points", ".1f", scale=100)
+        return replace(of, text=text, measure=shown, beside="matched")
+    return replace(of, text=text, measure=Measure(f"drop of {title} / drop of accuracy", "", ".2f"), beside="ratio")
 
 
 def _kind(text: str, kind: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from sfumato import registry
 from sfumato.arguments import construct
 from sfumato.errors import ConfigError, RecipeError, UnknownNameError, nearest
+from sfumato.settings import Train
 from sfumato.studies.column import Column, read_column
 from sfumato.studies.study import SIZES, Average, Keys, Row, RowKeys, Size, Study, merge
 from sfumato.studies.trace import read_trace
 
-_INHERITED = ("columns", "extra", "selection", "size", "setups", "rows", "planned")
+_INHERITED = ("columns", "extra", "selection", "matched", "size", "setups", "rows", "planned")
 _TABLES = ("size", "setups", "rows", "averages")
 _T = TypeVar("_T")
 
@@ -216,10 +217,11 @@ class _Reader:
             return
         (varied, values), *more = row.vary.items()
         name, _, argument = varied.partition(".")
-        if more or not values or name not in [defense.get("name") for defense in row.defenses]:
+        trains = name == "train" and argument in {key.name for key in fields(Train)}
+        if more or not values or not (trains or name in [defense.get("name") for defense in row.defenses]):
             self.problems.append(
-                f"row '{row.label}': vary: expected one argument of one of its defenses with its values, such as "
-                f'{{ "noise.sigma" = [0.1, 0.2] }}, found {dict(row.vary)}'
+                f"row '{row.label}': vary: expected one argument of one of its defenses, or of train, with its values, such as "
+                f'{{ "noise.sigma" = [0.1, 0.2] }} or {{ "train.stop" = [1, 2] }}, found {dict(row.vary)}'
             )
             return
         for place, value in enumerate(values):
@@ -231,6 +233,7 @@ class _Reader:
                 over=f"{row.over}{at}" if with_it else row.over,
                 defenses=defenses,
                 place=(place, len(values)),
+                train={argument: int(value) if value.is_integer() else value} if trains else {},
             )
 
     def _check_columns(self, study: Study) -> None:
@@ -284,6 +287,11 @@ class _Reader:
                 for size in row.size
                 if size not in study.sizes
             ]
+        if any(column.beside == "matched" for column in study.columns) and study.keys.matched not in series:
+            self.problems.append(
+                f"matched: expected the label of a row, which columns 'matched/...' compare with, found '{study.keys.matched}'"
+                f"{nearest(study.keys.matched, series)}"
+            )
         self.problems += [
             f"average '{line.label}': of: expected 'without', 'with' or the label of a row that is varied, found '{line.of}'"
             f"{nearest(line.of, series)}"

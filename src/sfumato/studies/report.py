@@ -12,8 +12,8 @@ from sfumato.curve import NARROW, Axis, Point, Series, draw, listing
 from sfumato.files import write_atomic
 from sfumato.page import render
 from sfumato.studies.column import Column
+from sfumato.studies.compared import number
 from sfumato.studies.results import Results, write_results
-from sfumato.studies.summary import number
 from sfumato.studies.table import facts, gains, remarks, study_table
 from sfumato.studies.trace import Kind, read_trace
 from sfumato.tables import Row

@@ -18,13 +18,26 @@ from sfumato.membership_types import Membership
 from sfumato.plain import plain, validate
 from sfumato.studies.load import read_study
 from sfumato.studies.study import Study
-from sfumato.studies.trace import Trace
+from sfumato.studies.subject import Trace
 from sfumato.types import AttackResult, Certificate, DataFacts, Interval, TargetFacts
 
 Reading = Literal["scored", "trained"]
 """What the columns train and infer of the CEM tables mean. "scored": the adversary trains on the training pictures, and the
 columns say which pictures it is scored on. "trained": they say which it trains on, the training pictures (scored on the test
 pictures) or 90 % of the test pictures (scored on the others); this is what the paper's released code computes."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training a target cost.
+
+    Attributes:
+        seconds: wall time of all epochs; what it was pretrained with is not in it.
+        parameters: how many are trained.
+    """
+
+    seconds: float
+    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +57,7 @@ class Cell:
         membership: what the predictions say of who was trained on, without the curves of the attacks; None where nobody asked.
         inversion: what the weights show of the classes, without the gallery and the single classes; None where nobody asked.
         certificates: what can be said about every adversary.
+        training: what training the target cost.
         milliseconds: wall time of a batch, by half.
         pictures: PNG in base64, by "sent" or the name of the attack that made them.
         traces: what was recorded along an axis, by name.
@@ -63,6 +77,7 @@ class Cell:
     membership: Membership | None = None
     inversion: InversionRecord | None = None
     certificates: tuple[Certificate, ...] = ()
+    training: Training | None = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     traces: Mapping[str, Trace] = field(default_factory=dict)

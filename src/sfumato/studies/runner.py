@@ -14,19 +14,22 @@ from sfumato.audit import data_facts, facts, hardware, versions
 from sfumato.checkpoint import EpochFacts
 from sfumato.data.base import Data
 from sfumato.errors import SfumatoError
+from sfumato.inversions import judged_pictures
 from sfumato.membership_types import Membership, Roc
 from sfumato.modules import eval_mode
 from sfumato.pipeline import audit_recipe
 from sfumato.png import png
 from sfumato.recipe import Recipe
 from sfumato.seeds import generator
+from sfumato.store import Stage
 from sfumato.studies.inverted import gallery, kept
-from sfumato.studies.results import Cell, Reading, Results
+from sfumato.studies.results import Cell, Reading, Results, Training
 from sfumato.studies.study import Row, Study
-from sfumato.studies.trace import Subject, Trace, record
+from sfumato.studies.subject import Subject, Trace
+from sfumato.studies.trace import read_trace, record
 from sfumato.target import Target
 from sfumato.targets import train_recipe
-from sfumato.types import Audit, NamedWatch
+from sfumato.types import Audit, Interval, NamedWatch
 from sfumato.workplace import Workplace, read_data
 
 TIMED_BATCH = 128
@@ -34,6 +37,8 @@ TIMED_BATCH = 128
 TIMED = 100
 """How many times it is."""
 
+_UNATTACKED = {"half", "target", "training"}
+"""Sources of columns that need no audit."""
 _ADVERSARIES: Mapping[Reading, tuple[str, ...]] = {"scored": ("private",), "trained": ("private", "test")}
 """Where the adversary's pictures come from, for columns of a part."""
 
@@ -124,12 +129,8 @@ def _tried(
 
 def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], workplace: Workplace) -> Cell:
     """Return the numbers of a cell."""
-    sources = {column.source for column in study.columns}
-    if sources == {"half"}:
-        target, stage = train_recipe(recipes["private"], data["private"], workplace)
-        took = _milliseconds(target, data["private"]) if any(column.key == "milliseconds" for column in study.columns) else {}
-        made_on = hardware(workplace.device)
-        return Cell(row="", seed=0, target=stage.key, facts=facts(target, data["private"]), milliseconds=took, hardware=made_on)
+    if {column.source for column in study.columns} <= _UNATTACKED:
+        return _trained(study, recipes["private"], data["private"], workplace)
     audits = {}
     for auxiliary, recipe in recipes.items():
         audits[auxiliary], stage = audit_recipe(recipe, data[auxiliary], workplace)
@@ -144,6 +145,7 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         attacks={auxiliary: made.attacks for auxiliary, made in audits.items()},
         membership=_without_curves(audit.membership),
         inversion=kept(audit.inversion),
+        training=_training(stage),
         certificates=audit.certificates,
         pictures=_pictures(audit, study),
         traces=_traces(study, recipes["private"], data["private"], audit, workplace),
@@ -151,15 +153,48 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
     )
 
 
+def _trained(study: Study, recipe: Recipe, data: Data, workplace: Workplace) -> Cell:
+    """Return the numbers of a cell that nobody attacks."""
+    target, stage = train_recipe(recipe, data, workplace)
+    took = _milliseconds(target, data) if any(column.key == "milliseconds" for column in study.columns) else {}
+    known = stage.facts()["utility"]
+    assert isinstance(known, dict)  # noqa: S101 -- as `conclude` writes it
+    utility = {name: Interval(**reached) for name, reached in known.items()}
+    return Cell(
+        row="",
+        seed=0,
+        target=stage.key,
+        facts=facts(target, data),
+        accuracy=next(iter(utility.values())),
+        utility=utility,
+        training=_training(stage),
+        milliseconds=took,
+        hardware=hardware(workplace.device),
+    )
+
+
+def _training(stage: Stage) -> Training:
+    """Return what training a target cost."""
+    known = stage.facts()
+    return Training(sum(epoch.seconds for epoch in _history(stage)), int(str(known["parameters"])))
+
+
+def _history(stage: Stage) -> list[EpochFacts]:
+    """Return what the epochs of a target's training came to."""
+    epochs = stage.facts()["epochs"]
+    assert isinstance(epochs, list)  # noqa: S101 -- as `conclude` writes it
+    return [EpochFacts(**epoch) for epoch in epochs]
+
+
 def _traces(study: Study, recipe: Recipe, data: Data, audit: Audit, workplace: Workplace) -> dict[str, Trace]:
     """Take the traces of a study."""
     if not study.keys.traces:
         return {}
     target, stage = train_recipe(recipe, data, workplace)  # found: it was trained for the audit
-    epochs = stage.facts()["epochs"]
-    assert isinstance(epochs, list)  # noqa: S101 -- as `conclude` writes it
-    history = [EpochFacts(**epoch) for epoch in epochs]
-    return record(study.keys.traces, Subject(target, data, history, audit.membership, recipe.seed))
+    of_weights = any(read_trace(name).attack in recipe.inverting for name in study.keys.traces)
+    classes, judged = judged_pictures(recipe, target, stage, data, workplace) if of_weights else (None, ())
+    made = {one.attack: one for one in judged}
+    return record(study.keys.traces, Subject(target, data, _history(stage), audit.membership, recipe.seed, classes, made))
 
 
 def _without_curves(membership: Membership | None) -> Membership | None:

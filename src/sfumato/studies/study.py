@@ -59,7 +59,7 @@ class RowKeys:
         defenses: in the order in which they see the features, each a name and arguments.
         over: label of the row that this one adds to, or "".
         adds: what it adds to the defenses of that row.
-        vary: one argument, as "noise.sigma", with the values at which the row is run; each becomes a row.
+        vary: one argument, as "noise.sigma" or "train.stop", with the values at which the row is run; each becomes a row.
         cut: where the model is split, if not where the size says.
         against: label of the row that drops are from, or "".
         start: label of an undefended row whose trained model this one starts from; drawn by the seed where "".
@@ -90,9 +90,11 @@ class Row(RowKeys):
     Attributes:
         series: the row that was varied into this one; its own label where none was.
         place: which of the values of that row this one has, from 0, and of how many.
+        train: what is varied of how it is trained.
     """
 
     series: str = ""
+    train: Mapping[str, Any] = field(default_factory=dict)
     place: tuple[int, int] = (0, 1)
 
     @property
@@ -183,6 +185,7 @@ class Keys:
         traces: what is recorded of each row along an axis, and drawn, see `sfumato.studies.trace`.
         pictures: how many reconstructions of each row to show.
         notes: what is to be said about the study.
+        matched: label of a row that is varied along its training, with whose checkpoints columns "matched/..." compare.
         planned: defenses of its rows that a later version will have.
     """
 
@@ -196,6 +199,7 @@ class Keys:
     traces: tuple[str, ...] = ()
     pictures: int = 0
     notes: tuple[str, ...] = ()
+    matched: str = ""
     planned: tuple[str, ...] = ()
 
 
@@ -288,6 +292,8 @@ class Study:
         """Return a size as a row changes it."""
         own = self.sizes[size]
         recipe = merge({**own.recipe, "defenses": own.defenses}, row.size.get(size, {}))
+        if row.train:
+            recipe["train"] = merge(recipe.get("train", {}), row.train)
         return Size(recipe, recipe.pop("defenses", {}))
 
 

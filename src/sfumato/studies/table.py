@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from sfumato.membership_types import Bound
 from sfumato.studies.column import Column
+from sfumato.studies.compared import number
 from sfumato.studies.inverted import judged, reservations
 from sfumato.studies.results import Results
 from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
-from sfumato.studies.summary import average, gain, number, over_settings, paired, pairs, published_gain, settings
+from sfumato.studies.summary import average, gain, over_settings, paired, pairs, published_gain, settings
 from sfumato.tables import Row, show_interval, show_number
 from sfumato.types import Interval
 
 NOT_RUN = "not run"
 FAILED = "failed"
 _UNKNOWN = "not measured"
+_NOT_COMPARED = "no comparison"
 _NOT_PRINTED = ""
 
 
@@ -87,13 +89,24 @@ def _defenses(row: StudyRow) -> str:
 
 def _cells(results: Results, row: StudyRow) -> tuple[str, ...]:
     failed = any(cell.row == row.label for cell in results.failed)
-    nothing = _UNKNOWN if results.of(row.label) else FAILED if failed else NOT_RUN
+    run = bool(results.of(row.label))
+    nothing = FAILED if failed and not run else NOT_RUN
     theirs = _published(results.study, row)
     return tuple(
         text
         for column, published in zip(results.study.columns, theirs, strict=True)
-        for text in (_ours(column, number(results, row, column), nothing, row.against), published)
+        for text in (
+            _ours(column, number(results, row, column), _nothing(column, row) if run else nothing, row.against),
+            published,
+        )
     )
+
+
+def _nothing(column: Column, row: StudyRow) -> str:
+    """Say why a row that was run has no number."""
+    if column.beside in ("ratio", "matched"):
+        return _NOT_COMPARED if row.against or column.beside == "matched" else ""
+    return _UNKNOWN
 
 
 def _label(results: Results, row: StudyRow) -> str:
@@ -177,8 +190,8 @@ def facts(results: Results) -> list[str]:
         said.append(f'Ours: size "{results.size}", {data.name} ({counts}){of}.')
     if results.size == "smoke" and _has_numbers(study):
         said.append("This size shows that everything runs: its numbers are not to be compared with the paper's.")
-    if any(column.whole for column in study.columns):
-        said.append(_DROPS)
+    beside = {column.beside for column in study.columns}
+    said += [told for kind, told in _BESIDE.items() if kind in beside]
     if any(column.part for column in study.columns):
         said.append(_READINGS[results.reading])
     if "inference" in sources:
@@ -196,11 +209,26 @@ def facts(results: Results) -> list[str]:
     return [*said, seeds] if varies else said
 
 
-_DROPS = (
-    "A drop is how far a row's number lies below that of the row it stands against, with the same seed: in points where the "
-    "number is in percent, else in percent of that row's. A row that stands against none shows the number. With one seed a drop "
-    "has no interval."
-)
+_BESIDE = {
+    "drop": (
+        "A drop is how far a row's number lies below that of the row it stands against, with the same seed: in points where the "
+        "number is in percent, else in percent of that row's. A row that stands against none shows the number. With one seed a "
+        "drop has no interval."
+    ),
+    "ratio": (
+        "A ratio of drops says how many points of attack accuracy a lost point of accuracy buys, beside the row that a row "
+        "stands against: the higher, the better the bargain. Where no accuracy is lost there is none."
+    ),
+    "matched": (
+        "A run that is as accurate: the row without the defense at an earlier checkpoint of its training, between two "
+        "checkpoints by a straight line. What lies below it is what the defense does, not what its lost accuracy does; 0 or "
+        "less says that stopping earlier does as much. A row that is more accurate than every checkpoint is compared with the "
+        "best of them."
+    ),
+    "times": (
+        "Training times are wall times on this machine, over that of the row that a row stands against, without pretraining."
+    ),
+}
 _INFERENCE = (
     "Attack accuracy is the mean of the shares of members and of non-members that are told right, at a threshold that other "
     "examples chose; 50 % is a guess. The attack gap takes for a member what the target names right: it trains nothing, and any "

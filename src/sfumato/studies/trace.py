@@ -6,10 +6,15 @@ A study names its traces:
     loss, accuracy             of training, over its epochs
     weights                    how many weights of each size there are
     members/confidence         how probable the model finds the true class of its members; or nonmembers/confidence
+    fisher/task                what each layer has of the Fisher information for naming held-out people
+    fisher/ATTACK              the same for rebuilding those whom ATTACK made pictures of; fisher/ATTACK/l1, .../perceptual: of
+                               other distances
+    ATTACK/likelihood/hits     how probable the model finds the class in pictures of ATTACK that the evaluator takes for it; or
+                               ATTACK/likelihood/misses
     ATTACK/epochs              attack accuracy of ATTACK and of those named ATTACK-1, ATTACK-20 ..., over their epochs
     ATTACK/classes             attack accuracy in each class against the accuracy gap in it
 
-Source: wang2021mcmia, Figures 2 to 5.
+Source: wang2021mcmia, Figures 2 to 5; for attacks on weights see `sfumato.studies.rebuilt`.
 Equations: none.
 Departures: the loss of an epoch has the penalties of the defenses in it. Weights are shown by the logarithm of their size, where
 a few large ones and very many small ones both have room, and without zeros. The paper trains one attack network and shows each
@@ -23,67 +28,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
+from sfumato.analysis.fisher import Distance
 from sfumato.checkpoint import EpochFacts
-from sfumato.curve import Axis, Point, Series
-from sfumato.data.base import Data
+from sfumato.curve import Axis, Series
 from sfumato.errors import ConfigError, nearest
-from sfumato.membership_types import Membership, MembershipResult
+from sfumato.fisher_drawing import LAYER, SHARE
+from sfumato.membership_types import MembershipResult
 from sfumato.pruning.weights import single
 from sfumato.reference import answer
-from sfumato.target import Target
+from sfumato.studies.rebuilt import BINS, likelihood, naming, rebuilding
+from sfumato.studies.subject import Subject, Trace, histogram
 from sfumato.types import Interval
 
 _SMALLEST, _LARGEST, _WIDTH = -6.0, 2.0, 0.1  # of log10 |weight|, and of its bins
-_BINS = 10  # of probabilities
 _EPOCH = Axis("epoch", "", ".0f")
 _ACCURACY = Axis("attack accuracy", "%", ".1f")
 _CONFIDENCE = Axis("probability of the true class", "", ".2f")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """Numbers along an axis, of one row with one seed.
-
-    Attributes:
-        x: along the horizontal axis.
-        y: along the vertical axis, as many.
-        low: lower ends of the 95 % intervals of y; empty where they have none.
-        high: upper ends.
-        labels: what each point is; empty where the axes say it.
-    """
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    labels: tuple[str, ...] = ()
-
-    def points(self) -> tuple[Point, ...]:
-        """Return the points to draw."""
-        low, high, labels = self.low or self.y, self.high or self.y, self.labels or ("",) * len(self.x)
-        numbers = zip(self.x, self.y, low, high, labels, strict=True)
-        return tuple(Point(Interval(x, x, x), Interval(y, least, most), label) for x, y, least, most, label in numbers)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What traces are taken of.
-
-    Attributes:
-        target: the trained target.
-        data: its pictures.
-        history: of each epoch of its training.
-        membership: what attacks on its predictions found, or None.
-        seed: of the row.
-    """
-
-    target: Target
-    data: Data
-    history: Sequence[EpochFacts]
-    membership: Membership | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +59,7 @@ class Kind:
         attack: the attack that it is of, or "".
         joined: whether its points lie on a line.
         marked: whether each of them is to be drawn.
+        alone: whether it is of the attack itself, and not of those named like it with a number.
     """
 
     title: str
@@ -107,10 +69,11 @@ class Kind:
     attack: str = ""
     joined: bool = True
     marked: bool = False
+    alone: bool = False
 
     def of(self, name: str) -> bool:
         """Return whether this is about an attack of that name."""
-        return re.fullmatch(rf"{re.escape(self.attack)}(-\d+)?", name) is not None
+        return name == self.attack if self.alone else re.fullmatch(rf"{re.escape(self.attack)}(-\d+)?", name) is not None
 
     def series(self, name: str, trace: Trace) -> Series:
         """Return a trace as what is drawn of it, under the name of its row."""
@@ -132,12 +95,13 @@ def read_trace(text: str) -> Kind:
     """
     if text in _KINDS:
         return _KINDS[text]
-    attack, slash, what = text.rpartition("/")
-    if not slash or not attack or what not in _OF_ATTACKS:
-        known = [*_KINDS, *(f"ATTACK/{name}" for name in _OF_ATTACKS)]
-        raise ConfigError(f"expected a trace such as {', '.join(known)}, found '{text}'{nearest(text, known)}")
-    kind = _OF_ATTACKS[what]
-    return replace(kind, title=f"{attack}: {kind.title}", attack=attack)
+    for form, kind in _OF_ATTACKS.items():
+        before, after = form.split("ATTACK")
+        attack = text.removeprefix(before).removesuffix(after)
+        if attack and "/" not in attack and text == f"{before}{attack}{after}":
+            return replace(kind, title=f"{attack}: {kind.title}", attack=attack)
+    known = [*_KINDS, *_OF_ATTACKS]
+    raise ConfigError(f"expected a trace such as {', '.join(known)}, found '{text}'{nearest(text, known)}")
 
 
 def record(names: Sequence[str], subject: Subject) -> dict[str, Trace]:
@@ -171,8 +135,7 @@ def _weights(subject: Subject, kind: Kind) -> Trace:
     places = [place for group in single(subject.target.split) for place in group.weights]
     values = torch.cat([place.tensor.detach().flatten().double().cpu() for place in places]).abs()
     bins = round((_LARGEST - _SMALLEST) / _WIDTH)
-    counts = _counts((values[values > 0].log10() - _SMALLEST) / _WIDTH, bins)
-    return _histogram(counts, lambda place: _SMALLEST + _WIDTH * place)
+    return histogram((values[values > 0].log10() - _SMALLEST) / _WIDTH, bins, lambda place: _SMALLEST + _WIDTH * place)
 
 
 def _confidence(side: str) -> Callable[[Subject, Kind], Trace]:
@@ -182,21 +145,17 @@ def _confidence(side: str) -> Callable[[Subject, Kind], Trace]:
         pictures = subject.data.part(side)
         logits = answer(subject.target, pictures, seed=subject.seed).logits[:, 0].double()
         true = logits.softmax(-1).gather(-1, pictures.labels.cpu()[:, None])[:, 0]
-        shares = 100 * _counts(true * _BINS, _BINS) / len(pictures)
-        return _histogram(shares, lambda place: place / _BINS)
+        return histogram(true * BINS, BINS, lambda place: place / BINS, total=len(pictures))
 
     return take
 
 
-def _counts(places: Tensor, bins: int) -> Tensor:
-    """Return how many numbers fall into each bin; those beyond an end count at that end."""
-    return places.floor().long().clamp(0, bins - 1).bincount(minlength=bins).double()
+def _rebuilding(distance: Distance) -> Callable[[Subject, Kind], Trace]:
+    return lambda subject, kind: rebuilding(subject, kind.attack, distance)
 
 
-def _histogram(heights: Tensor, middle: Callable[[float], float]) -> Trace:
-    """Return the bins that hold something: an empty one has no place on a logarithmic axis."""
-    filled = heights.nonzero()[:, 0].tolist()
-    return Trace(x=tuple(round(middle(place + 0.5), 6) for place in filled), y=tuple(heights[filled].tolist()))
+def _likelihood(which: str) -> Callable[[Subject, Kind], Trace]:
+    return lambda subject, kind: likelihood(subject, kind.attack, hits=which == "hits")
 
 
 def _over_epochs(subject: Subject, kind: Kind) -> Trace:
@@ -223,6 +182,7 @@ def _attacked(x: Sequence[float], shares: Sequence[Interval]) -> Trace:
     return Trace(x=tuple(x), y=tuple(y), low=tuple(low), high=tuple(high))
 
 
+_DISTANCES: Mapping[Distance, str] = {"l2": "", "l1": "/l1", "perceptual": "/perceptual"}
 _KINDS: Mapping[str, Kind] = {
     "loss": Kind("Loss of training, with the penalties of the defenses", _EPOCH, Axis("loss", "", ".3g"), _loss),
     "accuracy": Kind("Accuracy of training", _EPOCH, Axis("accuracy on training pictures", "%", ".1f"), _accuracy),
@@ -238,10 +198,27 @@ _KINDS: Mapping[str, Kind] = {
         Axis("share of the non-members", "%", ".3g"),
         _confidence("nonmembers"),
     ),
+    "fisher/task": Kind("Fisher information for naming people", LAYER, SHARE, lambda subject, _: naming(subject), marked=True),
 }
 _OF_ATTACKS: Mapping[str, Kind] = {
-    "epochs": Kind("attack accuracy over the epochs of its training", _EPOCH, _ACCURACY, _over_epochs, marked=True),
-    "classes": Kind(
+    **{
+        f"fisher/ATTACK{end}": Kind(
+            f"Fisher information for rebuilding, {distance}", LAYER, SHARE, _rebuilding(distance), marked=True, alone=True
+        )
+        for distance, end in _DISTANCES.items()
+    },
+    **{
+        f"ATTACK/likelihood/{which}": Kind(
+            f"target's probability of the class, {which}",
+            Axis("probability of the class", "", ".2f"),
+            Axis(f"share of the pictures that the evaluator names {named}", "%", ".3g"),
+            _likelihood(which),
+            alone=True,
+        )
+        for which, named in (("hits", "right"), ("misses", "wrong"))
+    },
+    "ATTACK/epochs": Kind("attack accuracy over the epochs of its training", _EPOCH, _ACCURACY, _over_epochs, marked=True),
+    "ATTACK/classes": Kind(
         "attack accuracy in each class", Axis("accuracy gap", "points", ".1f"), _ACCURACY, _by_class, joined=False, marked=True
     ),
 }

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows beside others: drops, what a lost point of accuracy buys, and what is left of a drop at the same accuracy."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_audits import near
+from sfumato.errors import ConfigError, RecipeError
+from sfumato.studies.column import read_column
+from sfumato.studies.compared import number
+from sfumato.studies.load import read_study
+from sfumato.studies.results import Cell, Results, Training, read_results, write_results
+from sfumato.studies.study import Study
+from sfumato.studies.table import facts, study_table
+
+SIZE = {"data": {"name": "digits"}, "model": {"name": "lenet5", "cut": "c1"}, "train": {"epochs": 4, "batch_size": 8}}
+TABLE: dict[str, Any] = {
+    "title": "t",
+    "source": "s",
+    "columns": ["accuracy", "utility/mAP", "ratio/utility/mAP", "matched/utility/mAP", "training/ratio", "training/parameters"],
+    "matched": "Plain",
+    "size": {"smoke": SIZE},
+    "rows": [
+        {"label": "Plain", "vary": {"train.stop": [1.0, 2.0, 4.0]}},
+        {"label": "Defended", "against": "Plain, stop = 4", "defenses": [{"name": "noise", "sigma": 0.1}]},
+    ],
+}
+"""Any share stands for the attack's here; nothing is trained."""
+
+
+def study(**changes: Any) -> Study:
+    return read_study({**TABLE, **changes}, name="tiny")
+
+
+def cell(row: str, accuracy: float, attack: float, *, seed: int = 0, seconds: float = 2.0) -> Cell:
+    return Cell(row=row, seed=seed, accuracy=near(accuracy), utility={"mAP": near(attack)}, training=Training(seconds, 2_000_000))
+
+
+def run(*defended: Cell, seeds: tuple[int, ...] = (0,)) -> Results:
+    """A run without the defense at three checkpoints, with each seed, and a row with the defense."""
+    points = [(1, 0.5, 0.2), (2, 0.7, 0.4), (4, 0.9, 0.8)]
+    plain = [cell(f"Plain, stop = {stop}", x, y, seed=seed) for seed in seeds for stop, x, y in points]
+    return Results(study=study(), size="smoke", reading="scored", seeds=seeds, cells=(*plain, *defended))
+
+
+def shown(results: Results, text: str, row: str = "Defended") -> float | None:
+    found = number(results, results.study.row(row), read_column(text))
+    return None if found is None else found.value
+
+
+def test_a_row_is_varied_along_its_training() -> None:
+    made = study()
+    assert [row.label for row in made.rows[:3]] == ["Plain, stop = 1", "Plain, stop = 2", "Plain, stop = 4"]
+    recipes = [made.recipe(row, "smoke", seed=0) for row in made.rows]
+    assert [recipe.train.stop for recipe in recipes] == [1, 2, 4, 0]
+    assert {recipe.train.batch_size for recipe in recipes} == {8}
+    varied = study(rows=[{"label": "Plain", "vary": {"train.epochs": [2.0, 3.0]}}], matched="", columns=["accuracy"])
+    assert [varied.recipe(row, "smoke", seed=0).train.epochs for row in varied.rows] == [2, 3]
+
+
+def test_a_key_that_training_does_not_have_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"vary: expected one argument of one of its defenses, or of train"):
+        study(rows=[{"label": "Plain", "vary": {"train.stopp": [1.0]}}])
+
+
+def test_the_ratio_of_drops_is_that_of_the_mean_drops() -> None:
+    one = run(cell("Defended", 0.85, 0.6))
+    assert shown(one, "ratio/utility/mAP") == pytest.approx(0.2 / 0.05)
+    assert shown(one, "ratio/utility/mAP", "Plain, stop = 4") is None
+    two = run(cell("Defended", 0.85, 0.6), cell("Defended", 0.89, 0.5, seed=1), seeds=(0, 1))
+    assert shown(two, "ratio/utility/mAP") == pytest.approx((0.2 + 0.3) / (0.05 + 0.01))
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.95])
+def test_where_no_accuracy_is_lost_there_is_no_ratio(accuracy: float) -> None:
+    assert shown(run(cell("Defended", accuracy, 0.6)), "ratio/utility/mAP") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "attack", "expected"),
+    [
+        (0.7, 0.3, 0.1),  # at a checkpoint
+        (0.8, 0.3, 0.3),  # half way between two: 0.6
+        (0.9, 0.3, 0.5),
+        (0.97, 0.3, 0.5),  # more accurate than all: the best of them
+        (0.5, 0.2, 0.0),
+        (0.6, 0.5, -0.2),  # worse than stopping early
+        (0.4, 0.1, None),  # less accurate than all of them
+    ],
+)
+def test_what_is_left_of_a_drop_at_the_same_accuracy(accuracy: float, attack: float, expected: float | None) -> None:
+    found = shown(run(cell("Defended", accuracy, attack)), "matched/utility/mAP")
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_each_seed_is_compared_with_the_run_of_the_same_seed() -> None:
+    both = run(cell("Defended", 0.9, 0.3), seeds=(0, 1))
+    other = [one for one in both.cells if one.seed == 1]
+    moved = [Cell(**{**vars(one), "utility": {"mAP": near(one.utility["mAP"].value / 2)}}) for one in other]
+    mixed = run(cell("Defended", 0.9, 0.3), cell("Defended", 0.9, 0.3, seed=1), seeds=(0, 1))
+    cells = tuple(one for one in mixed.cells if one.seed == 0 or one.row == "Defended") + tuple(moved)
+    found = shown(Results(study=study(), size="smoke", reading="scored", seeds=(0, 1), cells=cells), "matched/utility/mAP")
+    assert found == pytest.approx(((0.8 - 0.3) + (0.4 - 0.3)) / 2)
+
+
+def test_training_times_are_told_beside_those_of_the_row_that_a_row_stands_against() -> None:
+    found = run(cell("Defended", 0.85, 0.6, seconds=3.0))
+    assert shown(found, "training/ratio") == pytest.approx(1.5)
+    assert shown(found, "training/ratio", "Plain, stop = 4") == 1.0
+    assert shown(found, "training/seconds") == 3.0
+    assert shown(found, "training/parameters") == 2_000_000
+
+
+def test_the_table_says_where_there_is_nothing_to_compare() -> None:
+    table = study_table(run(cell("Defended", 0.4, 0.1)))
+    plain, defended = table.rows[2].cells, table.rows[3].cells
+    assert (plain[2], defended[2]) == ("", "1.40")
+    assert (plain[3], defended[3]) == ("0.0", "no comparison")
+    assert table.columns[2:4] == ("drop of mAP / drop of accuracy", "mAP below a run as accurate (points)")
+    assert table.columns[4:] == ("training time, times", "trained parameters (million)")
+    assert any("stopping earlier does as much" in sentence for sentence in facts(run()))
+
+
+def test_what_training_cost_is_kept(tmp_path: Path) -> None:
+    results = run(cell("Defended", 0.85, 0.6, seconds=3.25))
+    assert read_results(write_results(results, tmp_path / "study.json")).of("Defended")[0].training == Training(3.25, 2_000_000)
+
+
+def test_comparisons_of_what_is_no_share_are_refused() -> None:
+    for text in ("ratio/gmi/knn", "matched/head/parameters", "matched/drop/accuracy"):
+        with pytest.raises(ConfigError, match="expected a column in percent, such as 'gmi/top1'"):
+            read_column(text)
+
+
+def test_a_comparison_needs_a_run_to_compare_with() -> None:
+    with pytest.raises(RecipeError, match=r"matched: expected the label of a row.*found 'Plane' .did you mean 'Plain'"):
+        study(matched="Plane")
+
+
+def test_a_ratio_has_no_interval() -> None:
+    results = run(cell("Defended", 0.85, 0.6))
+    found = number(results, results.study.row("Defended"), read_column("ratio/utility/mAP"))
+    assert found is not None
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
