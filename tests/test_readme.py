@@ -162,7 +162,7 @@ def test_the_python_of_predictions_runs_as_written_but_smaller() -> None:
 
 
 def test_the_recipes_of_weights_are_recipes() -> None:
-    drawn, own = [block for block in blocks("toml") if "private_identities" in block or "[public]" in block]
+    drawn, own, hardened = [block for block in blocks("toml") if "private_identities" in block or "[public]" in block]
     recipe = parse_recipe(drawn)
     assert list(recipe.inverting) == ["gmi", "kedmi", "plg"]
     assert (recipe.data.private_identities, recipe.inversion.options.identities, recipe.split.cut) == (40, 20, "")
@@ -171,6 +171,10 @@ def test_the_recipes_of_weights_are_recipes() -> None:
     faces = parse_recipe(own)
     assert isinstance(faces.inversion.public, Ffhq)
     assert list(faces.inverting) == ["plg"]
+    frozen = parse_recipe(hardened)
+    assert [defense.describe() for defense in frozen.defenses] == [sf.TLDMI("c7").describe()]
+    assert frozen.pretraining is not None
+    assert frozen.pretraining.train == sf.Train(epochs=8)
 
 
 def test_the_table_of_weights_says_the_prior_and_the_steps_that_each_attack_has() -> None:

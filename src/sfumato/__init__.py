@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sfumato.analysis.fisher import classification_fisher, inversion_fisher
+    from sfumato.analysis.freezing_advice import suggest_freeze
     from sfumato.attacks.features.averaging import Averaging
     from sfumato.attacks.features.decoder import Decoder
     from sfumato.attacks.features.ensemble import Ensemble
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from sfumato.data.partition import partition
     from sfumato.defenses.app import APP
     from sfumato.defenses.base import Defense
+    from sfumato.defenses.bido import BiDO
     from sfumato.defenses.bottleneck import Bottleneck
     from sfumato.defenses.cem import CEM
     from sfumato.defenses.compose import Compose
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from sfumato.defenses.dpsgd import DPSGD
     from sfumato.defenses.dropout import Dropout
     from sfumato.defenses.mcmia import MCMIA
+    from sfumato.defenses.mid import MID
+    from sfumato.defenses.midre import MIDRE
     from sfumato.defenses.minmax import MinMax
     from sfumato.defenses.noise import Noise
     from sfumato.defenses.noise_arl import NoiseARL
@@ -49,13 +54,16 @@ if TYPE_CHECKING:
     from sfumato.defenses.patrol import PATROL
     from sfumato.defenses.ressfl import ResSFL
     from sfumato.defenses.skip import Skip
+    from sfumato.defenses.tl_dmi import TLDMI
     from sfumato.errors import SfumatoError
     from sfumato.evaluator import Evaluator
     from sfumato.inversion_types import Inversion
     from sfumato.membership import audit_answers
     from sfumato.membership_types import Membership
     from sfumato.model_audit import audit_membership
+    from sfumato.models.freezing import freeze_points
     from sfumato.models.resolve import build_model
+    from sfumato.models.transfer import transfer
     from sfumato.priors.base import Prior
     from sfumato.priors.saved import load_prior, save_prior
     from sfumato.priors.settings import PriorSettings
@@ -78,6 +86,7 @@ _HOME = {
     "Augment": "data.augment",
     "Averaging": "attacks.features.averaging",
     "BREPMI": "attacks.weights.brepmi",
+    "BiDO": "defenses.bido",
     "Bottleneck": "defenses.bottleneck",
     "CEM": "defenses.cem",
     "Compose": "defenses.compose",
@@ -98,6 +107,8 @@ _HOME = {
     "LOMMA": "attacks.weights.lomma",
     "Likelihood": "attacks.features.likelihood",
     "MCMIA": "defenses.mcmia",
+    "MID": "defenses.mid",
+    "MIDRE": "defenses.midre",
     "Membership": "membership_types",
     "MinMax": "defenses.minmax",
     "Mirror": "attacks.features.mirror",
@@ -119,6 +130,7 @@ _HOME = {
     "SfumatoError": "errors",
     "Skip": "defenses.skip",
     "Split": "split",
+    "TLDMI": "defenses.tl_dmi",
     "Target": "target",
     "Train": "settings",
     "audit": "audit",
@@ -127,8 +139,11 @@ _HOME = {
     "audit_membership": "model_audit",
     "build_model": "models.resolve",
     "by_identity": "data.identities",
+    "classification_fisher": "analysis.fisher",
     "cuts": "split",
+    "freeze_points": "models.freezing",
     "harden": "train",
+    "inversion_fisher": "analysis.fisher",
     "load_data": "data.load",
     "load_prior": "priors.saved",
     "load_recipe": "recipe",
@@ -138,8 +153,10 @@ _HOME = {
     "save_prior": "priors.saved",
     "save_references": "reference",
     "split": "split",
+    "suggest_freeze": "analysis.freezing_advice",
     "train_prior": "priors.train",
     "train_references": "reference",
+    "transfer": "models.transfer",
     "whole": "split",
 }
 
@@ -149,6 +166,7 @@ __all__ = [
     "Augment",
     "Averaging",
     "BREPMI",
+    "BiDO",
     "Bottleneck",
     "CEM",
     "Compose",
@@ -169,6 +187,8 @@ __all__ = [
     "LOMMA",
     "Likelihood",
     "MCMIA",
+    "MID",
+    "MIDRE",
     "Membership",
     "MinMax",
     "Mirror",
@@ -190,6 +210,7 @@ __all__ = [
     "SfumatoError",
     "Skip",
     "Split",
+    "TLDMI",
     "Target",
     "Train",
     "audit",
@@ -198,8 +219,11 @@ __all__ = [
     "audit_membership",
     "build_model",
     "by_identity",
+    "classification_fisher",
     "cuts",
+    "freeze_points",
     "harden",
+    "inversion_fisher",
     "load_data",
     "load_prior",
     "load_recipe",
@@ -209,8 +233,10 @@ __all__ = [
     "save_prior",
     "save_references",
     "split",
+    "suggest_freeze",
     "train_prior",
     "train_references",
+    "transfer",
     "whole",
 ]
 

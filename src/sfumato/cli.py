@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli_options import DataRoot, Device, RecipePath, Restart, Resume, Runs, SkipBad
 from sfumato.display import console, print_audits, print_json, print_membership, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError
+from sfumato.fisher_cli import fisher
+from sfumato.pairs_cli import pairs
 from sfumato.place import open_workplace
 from sfumato.prior_cli import prior
 
@@ -23,17 +26,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
 study = typer.Typer(help="Run a paper's table or figure, and show ours beside the paper's.", no_args_is_help=True)
+study.add_typer(pairs)
 app.add_typer(study, name="study")
 app.add_typer(prior, name="prior")
 
-Runs = Annotated[Path, typer.Option(help="Folder of runs.", envvar="SFUMATO_RUNS")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder that holds data sets.", envvar="SFUMATO_DATA")]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1".')]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training run that was interrupted.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Start an interrupted training run over.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be decoded, and list them.")]
 ShowPrivate = Annotated[
     bool, typer.Option("--show-private", help="Put private pictures beside what attacks on weights made of their classes.")
 ]
@@ -42,7 +39,6 @@ SceneName = Literal["digits", "street"]
 SizeName = Literal["smoke", "gpu", "full"]
 ReadingName = Literal["scored", "trained"]
 _HALVES = ("head\nmemory", "head\nparams", "head\nMACs", "tail\nparams", "tail\nMACs")
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)]
 
 
 @app.command()
@@ -265,6 +261,9 @@ def report(
     path = reports.save(audits, output, show_private=show_private)
     print_audits(audits)
     say(f"report: {path}")
+
+
+app.command()(fisher)
 
 
 @study.command("list")

@@ -148,3 +148,22 @@ def test_a_ratio_has_no_interval() -> None:
     assert found is not None
     assert math.isnan(found.low)
     assert math.isnan(found.high)
+
+
+def test_a_row_is_varied_over_names_too() -> None:
+    rows = [
+        {"label": "Noise", "defenses": [{"name": "noise", "sigma": 0.1}], "vary": {"noise.distribution": ["gaussian", "laplace"]}}
+    ]
+    made = study(rows=rows, matched="", columns=["accuracy"])
+    assert [row.label for row in made.rows] == ["Noise, distribution = gaussian", "Noise, distribution = laplace"]
+    told = [made.recipe(row, "smoke", seed=0).defenses[0].describe() for row in made.rows]
+    assert told == ["Noise(sigma=0.1, distribution='gaussian')", "Noise(sigma=0.1, distribution='laplace')"]
+
+
+def test_a_paper_need_not_print_every_number() -> None:
+    row = {"label": "Plain", "published": [91.25, "-"]}
+    made = study(rows=[row], matched="", columns=["accuracy", "training/seconds"])
+    shown = study_table(Results(study=made, size="smoke", reading="scored", seeds=(0,)))
+    assert shown.rows[0].cells == ("not run", "91.25", "not run", "")
+    with pytest.raises(RecipeError, match="expected '-', found 'none'"):
+        study(rows=[{**row, "published": [91.25, "none"]}], matched="", columns=["accuracy", "training/seconds"])

@@ -43,7 +43,7 @@ class Measure:
     Attributes:
         title: for headings.
         unit: for headings, or "".
-        printed: how the papers print it, a format.
+        printed: how the papers print it, a format; "" is as the study has it.
         form: how ours is written, a format; as theirs where empty.
         scale: what a number is multiplied by to be in the unit.
     """
@@ -250,7 +250,7 @@ def _compared(text: str, beside: str, of: Column) -> Column:
         raise ConfigError(f"'{text}': expected a column in percent, such as 'gmi/top1', found '{of.text}'")
     title = of.measure.title
     if beside == "drop":
-        shown = Measure(f"{title} drop", "points" if percent else "%", ".1f", scale=100)
+        shown = Measure(f"{title} drop", "points" if percent else "%", "", ".1f", scale=100)  # printed as the study has it
         return replace(of, text=text, measure=shown, whole=of.measure, beside="drop")
     if beside == "matched":
         shown = Measure(f"{title} below a run as accurate", "points", ".1f", scale=100)

@@ -226,14 +226,14 @@ class _Reader:
             return
         for place, value in enumerate(values):
             defenses = tuple({**part, argument: value} if part.get("name") == name else part for part in row.defenses)
-            at = f", {argument} = {value:g}"
+            at = f", {argument} = {value}" if isinstance(value, str) else f", {argument} = {value:g}"
             yield replace(
                 row,
                 label=f"{row.label}{at}",
                 over=f"{row.over}{at}" if with_it else row.over,
                 defenses=defenses,
                 place=(place, len(values)),
-                train={argument: int(value) if value.is_integer() else value} if trains else {},
+                train={argument: _whole(value)} if trains else {},
             )
 
     def _check_columns(self, study: Study) -> None:
@@ -337,3 +337,8 @@ class _Reader:
         except ConfigError as error:  # what the row makes of the size
             self.problems.append(f"{where}: {error}")
         return []
+
+
+def _whole(value: float | str) -> float | str:
+    """Return a number that is whole as an integer: TOML's integers are read as numbers here."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -97,7 +97,8 @@ def _not_here(row: Row, seed: int) -> Cell:
 
 def _read(recipe: Recipe, workplace: Workplace, read: dict[object, Data]) -> Data:
     """Read the pictures of a recipe, once for all recipes that ask for the same, and draw the same game from them."""
-    key = (recipe.source, recipe.data, recipe.membership, recipe.inversion.public)
+    others = recipe.pretraining.source if recipe.pretraining else None
+    key = (recipe.source, recipe.data, recipe.membership, recipe.inversion.public, others)
     if key not in read:
         read[key] = read_data(recipe, workplace)
     return read[key]

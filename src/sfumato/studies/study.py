@@ -50,6 +50,10 @@ SIZES = ("smoke", "gpu", "full")
 """The sizes that a study may have: minutes on a CPU, meant for under an hour on a large GPU, the paper's."""
 
 
+Published = float | Literal["-"]
+"""A number that the paper prints, in the unit of its column; "-" where it prints none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowKeys:
     """A row as a study writes it.
@@ -65,7 +69,7 @@ class RowKeys:
         start: label of an undefended row whose trained model this one starts from; drawn by the seed where "".
         setup: of the study, whose changes of sizes this row has, or "".
         size: what this row changes of a size, key by key, by the name of the size; over what its setup does.
-        published: a number for each column, in the unit of the column, or nothing.
+        published: a number for each column, in the unit of the column, or "-" where the paper has none; or nothing.
         notes: what is to be said about a published number, by column.
     """
 
@@ -73,13 +77,13 @@ class RowKeys:
     defenses: tuple[Mapping[str, Any], ...] = ()
     over: str = ""
     adds: tuple[Mapping[str, Any], ...] = ()
-    vary: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    vary: Mapping[str, tuple[float | str, ...]] = field(default_factory=dict)
     cut: str = ""
     against: str = ""
     start: str = ""
     setup: str = ""
     size: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    published: tuple[float, ...] = ()
+    published: tuple[Published, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,13 +115,13 @@ class Average:
     Attributes:
         label: its name, as the paper has it.
         of: "without" the rows that others add to, "with" those others; or the label of the row that is varied.
-        published: a number for each column.
+        published: a number for each column, or "-".
         notes: what is to be said about a published number, by column.
     """
 
     label: str
     of: str
-    published: tuple[float, ...] = ()
+    published: tuple[Published, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

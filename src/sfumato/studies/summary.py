@@ -135,7 +135,8 @@ def published_average(results: Results, column: Column, of: str, *, run: bool = 
     both = pairs(results) if run else [(rows[row.over], row) for row in rows.values() if row.over in rows]
     place = results.study.columns.index(column)
     values = [pair[of == "with"].published[place] for pair in both if pair[0].published and pair[1].published]
-    return statistics.fmean(values) if values else None
+    known = [value for value in values if value != "-"]
+    return statistics.fmean(known) if known else None
 
 
 def published_gain(results: Results, part: str) -> float | None:

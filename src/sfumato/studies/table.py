@@ -147,7 +147,10 @@ def _ours(column: Column, interval: Interval | None, nothing: str, against: str)
 def _published(study: Study, line: StudyRow | Average) -> list[str]:
     """Write the published numbers of a line, a text for each column."""
     columns, against = study.columns[: len(line.published)], _against(study, line)
-    known = [column.theirs(value, against=against) for column, value in zip(columns, line.published, strict=True)]
+    known = [
+        _NOT_PRINTED if value == "-" else column.theirs(value, against=against)
+        for column, value in zip(columns, line.published, strict=True)
+    ]
     return known + [_NOT_PRINTED] * (len(study.columns) - len(known))
 
 
