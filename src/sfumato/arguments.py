@@ -9,12 +9,15 @@ import json
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from sfumato.errors import ConfigError, nearest
+
+_KEPT = 512  # signatures that are remembered: recipes and studies ask for the same ones again and again
 
 
 def check(target: Callable[..., object], arguments: Mapping[str, object], *, where: str = "") -> tuple[dict[str, Any], list[str]]:
@@ -48,10 +51,10 @@ def check(target: Callable[..., object], arguments: Mapping[str, object], *, whe
             values[name], below = construct(typing.cast("type[object]", hint), given, where=f"{prefix}{name}")
             problems += below
         elif dataclasses.is_dataclass(hint) and name in values and not dataclasses.is_dataclass(given):
-            keys = ", ".join(_hints(typing.cast("type[object]", hint)))
+            keys = ", ".join(_hints(typing.cast("Callable[..., object]", hint)))
             problems.append(f"{prefix}{name}: expected a table with some of {keys}, found {given!r}")
     nested = {name: values.pop(name) for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name in values}
-    checked, flat = _validate(target, {name: hint for name, hint in hints.items() if name not in nested}, values, prefix, hints)
+    checked, flat = _validate(target, tuple(name for name in hints if name not in nested), values, prefix)
     return {**checked, **nested}, _unknown_first(flat) + problems
 
 
@@ -135,7 +138,8 @@ def construct(
         return None, [f"{where}: {error}" if where else str(error)]
 
 
-def _hints(target: Callable[..., object]) -> dict[str, Any]:
+@lru_cache(maxsize=_KEPT)
+def _hints(target: Callable[..., object]) -> Mapping[str, Any]:
     """Return the annotation of each parameter, in order."""
     constructor = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(constructor)
@@ -143,22 +147,28 @@ def _hints(target: Callable[..., object]) -> dict[str, Any]:
 
 
 def _validate(
-    target: Callable[..., object], hints: Mapping[str, Any], values: Mapping[str, object], prefix: str, known: Mapping[str, Any]
+    target: Callable[..., object], names: tuple[str, ...], values: Mapping[str, object], prefix: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Validate flat values with a pydantic model made of the signature."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(target).parameters.items()}
-    fields: dict[str, Any] = {
-        f"field_{name}": (hint, ... if defaults[name] is inspect.Parameter.empty else defaults[name])
-        for name, hint in hints.items()
-    }
-    model = create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    """Validate the flat values of some parameters."""
     # JSON is the strict mode that still takes an array for a tuple and a string for a path, which is what TOML needs.
     text = json.dumps({f"field_{name}": value for name, value in values.items()}, default=str)
     try:
-        checked = model.model_validate_json(text, strict=True)
+        checked = _model(target, names).model_validate_json(text, strict=True)
     except ValidationError as error:
-        return {}, [_sentence(detail, known, prefix) for detail in error.errors()]
+        return {}, [_sentence(detail, _hints(target), prefix) for detail in error.errors()]
     return {name: getattr(checked, f"field_{name}") for name in values}, []
+
+
+@lru_cache(maxsize=_KEPT)
+def _model(target: Callable[..., object], names: tuple[str, ...]) -> type[BaseModel]:
+    """Return a pydantic model made of some parameters of a signature: to make it takes far longer than to use it."""
+    hints, signature = _hints(target), inspect.signature(target)
+    defaults = {name: signature.parameters[name].default for name in names}
+    fields: dict[str, Any] = {
+        f"field_{name}": (hints[name], ... if default is inspect.Parameter.empty else default)
+        for name, default in defaults.items()
+    }
+    return create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
 
 
 def _sentence(detail: ErrorDetails, hints: Mapping[str, Any], prefix: str) -> str:
