@@ -72,3 +72,18 @@ def test_a_run_of_another_target_loses_its_audit_and_nothing_else(content: str |
         (folder / "run.json").write_text(content)
     publish_target(recipe(), stage, workplace.store, "tiny")
     assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "recipe.toml", "run.json", "weights.safetensors"]
+
+
+def test_fisher_information_of_another_target_is_removed(workplace: Workplace, blobs: Data) -> None:
+    folder = workplace.store.root / "tiny"
+    folder.mkdir(parents=True)
+    fisher = folder / "fisher.json"
+    fisher.write_text("{}")
+    _, stage = train_recipe(recipe(), blobs, workplace)
+    publish_target(recipe(), stage, workplace.store, "tiny")
+    assert fisher.exists()  # it was there before there was a run
+    publish_target(recipe(), stage, workplace.store, "tiny")
+    assert fisher.exists()
+    made, other = audit_recipe(recipe("seed = 1\n"), blobs, workplace)
+    publish_audit(recipe("seed = 1\n"), made, other, workplace.store, "tiny")
+    assert not fisher.exists()

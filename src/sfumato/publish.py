@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sfumato import report
@@ -13,6 +14,7 @@ from sfumato.store import Stage, Store
 from sfumato.types import Audit
 
 _AUDIT_FILES = ("audit.json", "report.html", "report.md")
+_FISHER_FILES = ("fisher.json", "fisher.md", "fisher.html")
 
 
 def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Path:
@@ -28,8 +30,8 @@ def publish_target(recipe: Recipe, stage: Stage, store: Store, name: str) -> Pat
     with store.writing(name) as part:
         _write_target(recipe, stage, store, name, part)
         if _target_of(folder) != stage.key:
-            for file in _AUDIT_FILES:
-                (folder / file).unlink(missing_ok=True)
+            _remove(folder, _AUDIT_FILES)
+        _remove_fisher(folder, stage)
     return folder
 
 
@@ -54,6 +56,7 @@ def publish_audit(recipe: Recipe, made: Audit, stage: Stage, store: Store, name:
         folder = _write_target(recipe, stage, store, name, part)
         for file in _AUDIT_FILES:
             report.save([made], folder / file, show_private=show_private)
+        _remove_fisher(store.root / name, stage)
     return store.root / name
 
 
@@ -63,6 +66,17 @@ def _write_target(recipe: Recipe, stage: Stage, store: Store, name: str, part: s
     write_atomic(folder / "recipe.toml", recipe.text.encode())
     write_json(folder / "run.json", {"name": name, "target": stage.key, **stage.facts()})
     return folder
+
+
+def _remove_fisher(folder: Path, stage: Stage) -> None:
+    """Remove the Fisher information of a run that is about to have another target; where there is no run yet it stays."""
+    if _target_of(folder) not in (None, stage.key):
+        _remove(folder, _FISHER_FILES)
+
+
+def _remove(folder: Path, files: Sequence[str]) -> None:
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
 
 
 def _target_of(folder: Path) -> object:
