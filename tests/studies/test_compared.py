@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sfumato.studies.load import read_study
 from sfumato.studies.results import Cell, Results, Training, read_results, write_results
 from sfumato.studies.study import Study
 from sfumato.studies.table import facts, study_table
+from sfumato.types import DataFacts
 
 SIZE = {"data": {"name": "digits"}, "model": {"name": "lenet5", "cut": "c1"}, "train": {"epochs": 4, "batch_size": 8}}
 TABLE: dict[str, Any] = {
@@ -167,3 +169,25 @@ def test_a_paper_need_not_print_every_number() -> None:
     assert shown.rows[0].cells == ("not run", "91.25", "not run", "")
     with pytest.raises(RecipeError, match="expected '-', found 'none'"):
         study(rows=[{**row, "published": [91.25, "none"]}], matched="", columns=["accuracy", "training/seconds"])
+
+
+def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
+    found = run(cell("Defended", 0.99, 0.02), cell("Defended", 0.91, 0.3, seed=1), seeds=(0, 1))
+    spans = [number(found, found.study.row("Defended"), read_column(text)) for text in ("accuracy", "utility/mAP")]
+    assert [(round(one.low, 6), round(one.high, 6)) for one in spans if one is not None] == [(0.44176, 1.0), (0.0, 1.0)]
+    drops = number(found, found.study.row("Defended"), read_column("drop/utility/mAP"))
+    assert drops is not None
+    assert drops.high > 1  # a drop is no share
+
+
+def test_pictures_that_a_seed_draws_anew_are_told_once() -> None:
+    facts_of = [DataFacts("portraits", f"hash {seed}", {"private": 10}) for seed in (0, 1)]
+    cells = [replace(cell("Defended", 0.9, 0.3, seed=seed), data=facts_of[seed]) for seed in (0, 1)]
+    other = replace(cell("Plain, stop = 4", 0.9, 0.3), data=DataFacts("faces", "hash", {"private": 10}))
+    several = Results(study=study(), size="smoke", reading="scored", seeds=(0, 1), cells=tuple(cells))
+    assert [told for told in facts(several) if told.startswith("Ours")] == ['Ours: size "smoke", portraits (10 private).']
+    mixed = replace(several, cells=(*several.cells, other))
+    assert [told for told in facts(mixed) if told.startswith("Ours")] == [
+        'Ours: size "smoke", portraits (10 private); Defended.',
+        'Ours: size "smoke", faces (10 private); Plain, stop = 4.',
+    ]

@@ -111,7 +111,10 @@ def number(results: Results, row: Row, column: Column) -> Interval | None:
     found = [interval for cell in results.of(row.label) if (interval := found_in(cell, row, column, results)) is not None]
     if 0 < len(found) < len(results.seeds):  # an interval of some seeds is not that of all
         return _unsure(statistics.fmean(interval.value for interval in found))
-    return over_seeds(found) if found else None
+    if not found:
+        return None
+    mean = over_seeds(found)
+    return _within(mean) if column.measure.unit == "%" and not column.beside else mean
 
 
 def _lost(cell: Cell, row: Row, results: Results) -> float | None:
@@ -120,6 +123,11 @@ def _lost(cell: Cell, row: Row, results: Results) -> float | None:
     if first is None or first.accuracy is None or cell.accuracy is None:
         return None
     return first.accuracy.value - cell.accuracy.value
+
+
+def _within(share: Interval) -> Interval:
+    """Cut the interval of a share, which Student's t knows nothing of, at 0 and 1."""
+    return Interval(share.value, max(share.low, 0.0), min(share.high, 1.0))
 
 
 def _unsure(value: float) -> Interval:

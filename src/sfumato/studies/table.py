@@ -187,10 +187,7 @@ def facts(results: Results) -> list[str]:
     study = results.study
     sources = {column.source for column in study.columns}
     said = [f"Paper: {study.keys.source}."]
-    for data, rows in results.pictures:
-        counts = ", ".join(f"{data.counts[part]:,} {name}" for part, name in _PARTS.items() if data.counts.get(part))
-        of = f"; {', '.join(rows)}" if len(results.pictures) > 1 else ""
-        said.append(f'Ours: size "{results.size}", {data.name} ({counts}){of}.')
+    said += [f'Ours: size "{results.size}", {pictures}.' for pictures in _pictures(results)]
     if results.size == "smoke" and _has_numbers(study):
         said.append("This size shows that everything runs: its numbers are not to be compared with the paper's.")
     beside = {column.beside for column in study.columns}
@@ -210,6 +207,15 @@ def facts(results: Results) -> list[str]:
         else f"Means over {count} seeds, each of which trains and attacks anew, with 95 % t-intervals over the seeds."
     )
     return [*said, seeds] if varies else said
+
+
+def _pictures(results: Results) -> list[str]:
+    """Say which pictures there are, and of which rows where these differ; those that a seed draws anew are the same here."""
+    found: dict[str, list[str]] = {}
+    for data, rows in results.pictures:
+        counts = ", ".join(f"{data.counts[part]:,} {name}" for part, name in _PARTS.items() if data.counts.get(part))
+        found.setdefault(f"{data.name} ({counts})", []).extend(rows)
+    return [f"{told}; {', '.join(dict.fromkeys(rows))}" if len(found) > 1 else told for told, rows in found.items()]
 
 
 _BESIDE = {
