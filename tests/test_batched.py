@@ -102,6 +102,15 @@ def test_tied_weights_and_passing_buffers_train_together_too(blobs: sf.Data) -> 
             assert torch.allclose(network.target.state_dict()[name], value, atol=1e-4), name
 
 
+def test_a_stop_is_where_each_stops_by_itself(blobs: sf.Data) -> None:
+    game, settings = Game(play(blobs, members=48)), sf.Train(epochs=3, stop=1, batch_size=32)
+    (network, _), (alone, _) = (members(game, "lenet5", 2) for _ in range(2))
+    (history,) = fit_together([network], game.pool, settings)
+    assert len(history) == len(fit(alone.target, game.trained_on(game.keep(2)[0]), settings, seed=alone.seed)) == 1
+    for name, value in alone.target.state_dict().items():
+        assert torch.allclose(network.target.state_dict()[name], value, atol=1e-5), name
+
+
 def test_what_cannot_train_together_is_refused(blobs: sf.Data) -> None:
     game = Game(play(blobs, members=48))
     group = members(game, "lenet5", 2)

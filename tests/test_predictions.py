@@ -95,6 +95,19 @@ def test_the_recipe_reads_its_game(workplace: Workplace) -> None:
     assert len(sf.Game(data).pool) == 20
 
 
+def test_references_start_from_the_weights_that_the_target_starts_from(workplace: Workplace, trained: list[sf.Data]) -> None:
+    made = recipe(
+        'data.name = "digits"',
+        'data = { name = "portraits", size = 16, identities = 2, per_identity = 60 }',
+        '\n[pretrain]\nname = "portraits"\nsize = 16\nidentities = 3\nper_identity = 10\nseed = 3\nepochs = 1\n',
+    )
+    data = read_data(made, workplace)
+    audited(made, data, workplace)
+    pretrained = [one for one in trained if one.name.endswith(", others")]
+    assert len(pretrained) == 1, "what others trained is public, and the same for all"
+    assert len(trained) == 1 + 1 + 4
+
+
 def test_what_is_there_is_not_computed_again_and_more_references_add_to_it(
     played: sf.Data, workplace: Workplace, trained: list[sf.Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:

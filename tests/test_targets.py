@@ -11,8 +11,9 @@ import torch
 import inversion_recipes as tiny
 from sfumato import targets
 from sfumato.data.tensors import from_tensors
-from sfumato.errors import DataError, WeightsError
+from sfumato.errors import ConfigError, DataError, WeightsError
 from sfumato.files import of_model, read_tensors, write_tensors
+from sfumato.pipeline import audit_recipe
 from sfumato.recipe import RecipeError, parse_recipe
 from sfumato.target import Target
 from sfumato.targets import build_target, pretrain, target_stage, train_recipe
@@ -55,6 +56,24 @@ def test_rows_share_what_is_pretrained_and_it_belongs_to_the_key(tmp_path: Path,
     longer = tiny.recipe(OTHERS, more="\n[pretrain]\nepochs = 3\n")
     keys = {target_stage(one, data, place).key for one in (made, longer, tiny.recipe(OTHERS))}
     assert len(keys) == 3
+
+
+def test_everything_that_a_model_starts_from_is_in_its_key(tmp_path: Path) -> None:
+    made, place = tiny.recipe(OTHERS, more=PRETRAIN), tiny.place(tmp_path)
+    data, file = read_data(made, place), tmp_path / "start.safetensors"
+    fewer = data.with_parts(pretrain=data.part("pretrain").subset(torch.arange(6)))
+    keys = [target_stage(made, one, place).key for one in (data, fewer)]
+    for value, more in ((0.0, ""), (1.0, ""), (1.0, 'fresh = ["classifier"]\n')):
+        write_tensors(file, {"weight": torch.full((2,), value)})
+        keys.append(target_stage(tiny.recipe(OTHERS, more=f'\n[pretrain]\nweights = "{file}"\n{more}'), data, place).key)
+    assert len(set(keys)) == len(keys) == 5
+
+
+def test_nothing_is_pretrained_before_it_is_known_that_the_rest_can_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, place = tiny.recipe(OTHERS, ("identities = 3\n", "identities = 9\n"), more=PRETRAIN), tiny.place(tmp_path)
+    monkeypatch.setattr(targets, "fit", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match="identities"):
+        audit_recipe(made, read_data(made, place), place)
 
 
 def test_the_held_out_tenth_is_not_trained_on(tmp_path: Path) -> None:
@@ -154,12 +173,54 @@ def test_a_stop_is_a_checkpoint_along_the_whole_run(tmp_path: Path, monkeypatch:
 
 def test_a_later_run_trains_only_the_epochs_that_are_new(tmp_path: Path) -> None:
     news: list[int] = []
-    place = tiny.place(tmp_path, watch=lambda name, done, total: news.append(done))
+    totals: list[int] = []
+
+    def note(name: str, done: int, total: int) -> None:
+        news.append(done)
+        totals.append(total)
+
+    place = tiny.place(tmp_path, watch=note)
     data = read_data(parse_recipe(stopped(4, 0)), place)
     train_recipe(parse_recipe(stopped(4, 2)), data, place)
     steps, before = max(news), len(news)
+    assert totals[-1] == steps
     train_recipe(parse_recipe(stopped(4, 3)), data, place)
     assert min(news[before:]) > steps
+    assert totals[-1] == news[-1]
+
+
+@pytest.mark.parametrize("defense", ["trap_mid", "mid", "label_smoothing"])
+def test_what_a_defense_remembers_goes_on_too(tmp_path: Path, defense: str) -> None:
+    more = f'\n[[defenses]]\nname = "{defense}"\n'
+    shared, apart = tiny.place(tmp_path / "shared"), tiny.place(tmp_path / "apart")
+    data = read_data(parse_recipe(stopped(3, 0)), shared)
+    train_recipe(parse_recipe(stopped(3, 1) + more), data, shared)
+    ends = [weights(train_recipe(parse_recipe(stopped(3, 2) + more), data, place)[0]) for place in (shared, apart)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_a_run_that_stopped_at_its_end_is_all_of_it(tmp_path: Path) -> None:
+    news: list[str] = []
+    place = tiny.place(tmp_path, watch=lambda name, done, total: news.append(name))
+    data = read_data(parse_recipe(stopped(2, 0)), place)
+    ends = [weights(train_recipe(parse_recipe(stopped(2, stop)), data, place)[0]) for stop in (2, 0)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert len(news) == 2 * 3  # 20 pictures in batches of 8, and nothing twice
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another run"])
+def test_a_checkpoint_that_does_not_serve_is_passed_over(tmp_path: Path, damage: str) -> None:
+    place, apart = tiny.place(tmp_path / "shared"), tiny.place(tmp_path / "apart")
+    data = read_data(parse_recipe(stopped(3, 0)), place)
+    early = train_recipe(parse_recipe(stopped(3, 1)), data, place)[1].checkpoint
+    late = train_recipe(parse_recipe(stopped(3, 2)), data, place)[1].checkpoint
+    for file in (early, late):
+        content = file.read_bytes()
+        key = targets.target_stage(parse_recipe(stopped(3, 0)), data, place).key.encode()
+        assert key in content
+        file.write_bytes(content[:-1] if damage == "cut off" else content.replace(key, key[::-1]))
+    ends = [weights(train_recipe(parse_recipe(stopped(3, 0)), data, where)[0]) for where in (place, apart)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 @pytest.mark.parametrize(("stop", "finetune"), [(5, 0), (-1, 0), (2, 1)])

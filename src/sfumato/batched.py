@@ -55,7 +55,7 @@ def fit_together(
     Args:
         networks: of one architecture, on one device, without defenses.
         pictures: what they are trained on parts of.
-        settings: how to train; `finetune` is 0, and precision "float32".
+        settings: how to train, to its `stop` where it has one; `finetune` is 0, and precision "float32".
         watch: told of each step.
 
     Returns:
@@ -100,7 +100,7 @@ class _Group:
         self.forward = vmap(self._loss)
 
     def run(self, watch: Watch | None) -> list[tuple[EpochFacts, ...]]:
-        history = [self._epoch(number, watch) for number in range(self.settings.epochs)]
+        history = [self._epoch(number, watch) for number in range(self.settings.total)]
         with torch.no_grad():
             for place, network in enumerate(self.networks):
                 own = {**dict(network.target.split.named_parameters()), **dict(network.target.split.named_buffers())}
@@ -122,7 +122,7 @@ class _Group:
             losses.append(loss)
             correct += hits
             if watch is not None:
-                watch(number * len(parts) + index + 1, settings.epochs * len(parts))
+                watch(number * len(parts) + index + 1, settings.total * len(parts))
         mean = torch.stack(losses).mean(0).tolist()
         bad = [place for place, value in enumerate(mean) if not math.isfinite(value)]
         if bad:

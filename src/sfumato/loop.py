@@ -109,7 +109,7 @@ class Run:
                 if len(losses) % _CHECK_EVERY == 0:
                     self._require_finite(losses[-_CHECK_EVERY:], number, len(losses) - _CHECK_EVERY)
                 if watch is not None:
-                    watch(number * self.steps + len(losses), (settings.epochs + settings.finetune) * self.steps)
+                    watch(number * self.steps + len(losses), settings.total * self.steps)
             checked = len(losses) - len(losses) % _CHECK_EVERY
             self._require_finite(losses[checked:], number, checked)
             if not all(bool(parameter.isfinite().all()) for parameter in self.target.parameters()):

@@ -135,10 +135,11 @@ class _Play:
 
     def _reference(self, place: int) -> tuple[Recipe, Data]:
         """Return the recipe and the data of a reference model: those of the target, but for the seed and the half."""
-        recipe = self.recipe
+        recipe, start = self.recipe, self.recipe.pretraining
         return (
             replace(
                 recipe,
+                pretraining=start and replace(start, seed=recipe.seed),  # an adversary has the weights that others trained
                 name=f"{recipe.name}, reference {place + 1}",
                 seed=reference_seed(recipe.seed, place),
                 defenses=recipe.defenses if self.options.adaptive else (),

@@ -34,12 +34,14 @@ class Pretraining:
         weights: a safetensors file to take instead of training; of the model, whatever its classes.
         fresh: modules that start as they are drawn, beside the last layer.
         train: how it is trained; None where it is not: the model starts as it is drawn, and that is meant.
+        seed: of its training; None is the recipe's. Reference models have that of their target: what was pretrained is public.
     """
 
     source: Source | None = None
     weights: Path | None = None
     fresh: tuple[str, ...] = ()
     train: Train | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

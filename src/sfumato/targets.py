@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from sfumato.audit import hardware, versions
-from sfumato.checkpoint import EpochFacts
+from sfumato.checkpoint import EpochFacts, load
 from sfumato.data.base import RETRIEVAL, Data
 from sfumato.data.partition import stratified
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
-from sfumato.errors import ConfigError, DataError, StorageError
+from sfumato.errors import ConfigError, DataError, StorageError, WeightsError
 from sfumato.files import file_hash, load_into, of_model, read_tensors, write_atomic, write_tensors
 from sfumato.models.resolve import build_model, own_code
 from sfumato.models.transfer import transfer
@@ -100,10 +100,11 @@ def train_built(target: Target, recipe: Recipe, data: Data, workplace: Workplace
         restore(target, read_tensors(stage.weights)[0], source=stage.weights)
         say_found(workplace, f"train {recipe.name}")
         return stage
-    run = target_stage(_stopped(recipe, 0), data, workplace).key  # checkpoints along one run are those of one run
+    run = _stopped(stage, 0, workplace).key  # checkpoints along one run are those of one run
     with stage.claim():
         _settle_checkpoint(stage, workplace)
-        _go_on(stage, recipe, data, workplace)
+        if not recipe.train.finetune:
+            _go_on(stage, recipe.train.total, run, workplace)
         history = fit(
             target,
             data,
@@ -139,8 +140,9 @@ def pretrain(recipe: Recipe, data: Data, workplace: Workplace) -> Path | None:
         return None
     if plan.train is None:
         return plan.weights
-    others = _others(data, recipe.seed)
-    plain = dataclasses.replace(recipe, defenses=(), train=plan.train, task=None, pretraining=None, device=None)
+    seed = recipe.seed if plan.seed is None else plan.seed
+    others = _others(data, seed)
+    plain = dataclasses.replace(recipe, defenses=(), train=plan.train, task=None, pretraining=None, device=None, seed=seed)
     plain = dataclasses.replace(plain, split=dataclasses.replace(recipe.split, cut=""), name=f"{recipe.model} on others")
     return train_recipe(plain, others, workplace)[1].weights
 
@@ -225,23 +227,33 @@ def _start(recipe: Recipe, data: Data) -> dict[str, object] | None:
         return None
     pictures = None if plan.train is None else data.part("pretrain").fingerprint
     train = None if plan.train is None else dataclasses.asdict(plan.train)
-    return {"weights": file_hash(plan.weights), "fresh": list(plan.fresh), "pictures": pictures, "train": train}
+    seed = {} if plan.seed is None else {"seed": plan.seed}  # the recipe's own is in the definition already
+    return {"weights": file_hash(plan.weights), "fresh": list(plan.fresh), "pictures": pictures, "train": train, **seed}
 
 
-def _go_on(stage: Stage, recipe: Recipe, data: Data, workplace: Workplace) -> None:
-    """Begin a training run at the last of its earlier stops that is there, if the run itself has not got as far."""
-    if stage.checkpoint.exists() or recipe.train.finetune:
+def _go_on(stage: Stage, epochs: int, run: str, workplace: Workplace) -> None:
+    """Begin a training run at the last of its earlier stops that is there, if the run itself was not begun.
+
+    A checkpoint that cannot be read, or of another run, is passed over: what it would have spared is trained again.
+    """
+    if stage.checkpoint.exists():
         return
-    for stop in reversed(range(1, recipe.train.total)):
-        found = target_stage(_stopped(recipe, stop), data, workplace)
+    for stop in range(epochs, 0, -1):
+        found = _stopped(stage, stop, workplace)
         if found.done and found.checkpoint.exists():
+            try:
+                load(found.checkpoint, definition=run)
+            except WeightsError:
+                continue
             write_atomic(stage.checkpoint, found.checkpoint.read_bytes())
             return
 
 
-def _stopped(recipe: Recipe, stop: int) -> Recipe:
-    """Return a recipe whose run stops after so many epochs, or after none."""
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, stop=stop))
+def _stopped(stage: Stage, stop: int, workplace: Workplace) -> Stage:
+    """Return the stage of a target whose run stops after so many epochs, or after all where 0."""
+    train = stage.definition["train"]
+    assert isinstance(train, dict)  # noqa: S101 -- as `_definition` made it
+    return workplace.store.stage("target", {**stage.definition, "train": {**train, "stop": stop}})
 
 
 def _settle_checkpoint(stage: Stage, workplace: Workplace) -> None:

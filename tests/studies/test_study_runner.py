@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import inversion_recipes as tiny
 from example_study import small_study
 from sfumato.data.base import Data
 from sfumato.errors import ConfigError, MissingDataError, StorageError, TrainingError, UnknownNameError
 from sfumato.pipeline import run_attack
 from sfumato.recipe import Recipe
 from sfumato.studies import runner
+from sfumato.studies.load import read_study
 from sfumato.studies.report import save_study, study_html, study_markdown
 from sfumato.studies.results import Results, read_results
 from sfumato.studies.runner import run_study
@@ -65,6 +67,24 @@ def test_a_second_run_fills_gaps_only(workplace: Workplace, work: list[str]) -> 
     other = small_study('"decoder/infer/mse"]', '"mean/infer/psnr"]')
     run_study(other, "smoke", workplace)
     assert count(work) == (0, 3)
+
+
+def test_what_needs_no_attack_runs_none_and_is_recorded_all_the_same(workplace: Workplace, work: list[str]) -> None:
+    table = small_study().table
+    columns = {"columns": ["accuracy", "training/parameters"], "gain": {}, "averages": [], "traces": ["loss"]}
+    quiet = read_study({**table, **columns, "rows": [{"label": "Plain"}]}, name="quiet")
+    (cell,) = run_study(quiet, "smoke", workplace).cells
+    assert count(work) == (1, 0)
+    assert len(cell.traces["loss"].y) == 1
+
+
+def test_rows_pretrained_on_other_people_have_pictures_of_their_own(tmp_path: Path) -> None:
+    read: dict[object, Data] = {}
+    others = '\n[pretrain]\nname = "portraits"\nidentities = 3\nper_identity = 6\nsize = 16\nepochs = 1\nseed = '
+    recipes = [tiny.recipe(more=f"{others}{seed}\n") for seed in (5, 6, 5)]
+    first, second, again = (runner._read(one, tiny.place(tmp_path), read) for one in recipes)
+    assert first.part("pretrain").fingerprint != second.part("pretrain").fingerprint
+    assert again is first
 
 
 def test_the_target_is_trained_once_for_both_readings_and_the_adversaries_differ(workplace: Workplace) -> None:

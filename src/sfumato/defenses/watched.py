@@ -13,7 +13,8 @@ class Watched:
     """Keep what some modules give, or are given, in the first training pass after `clear`.
 
     A training pass is one with gradients while the model is in training mode. The first after a step is the loop's: other
-    defenses run the model after it. What is copied while an epoch runs watches nothing.
+    defenses run the model after it. What is copied while an epoch runs watches nothing. What the next module changes in place, as
+    some activations do, is kept as it was changed.
 
     Args:
         model: whose mode says whether it trains.

@@ -149,7 +149,7 @@ def _run(study: Study, recipes: Mapping[str, Recipe], data: Mapping[str, Data], 
         training=_training(stage),
         certificates=audit.certificates,
         pictures=_pictures(audit, study),
-        traces=_traces(study, recipes["private"], data["private"], audit, workplace),
+        traces=_traces(study, recipes["private"], data["private"], audit.membership, workplace),
         hardware=audit.hardware,
     )
 
@@ -170,6 +170,7 @@ def _trained(study: Study, recipe: Recipe, data: Data, workplace: Workplace) -> 
         utility=utility,
         training=_training(stage),
         milliseconds=took,
+        traces=_traces(study, recipe, data, None, workplace),
         hardware=hardware(workplace.device),
     )
 
@@ -187,15 +188,15 @@ def _history(stage: Stage) -> list[EpochFacts]:
     return [EpochFacts(**epoch) for epoch in epochs]
 
 
-def _traces(study: Study, recipe: Recipe, data: Data, audit: Audit, workplace: Workplace) -> dict[str, Trace]:
+def _traces(study: Study, recipe: Recipe, data: Data, membership: Membership | None, workplace: Workplace) -> dict[str, Trace]:
     """Take the traces of a study."""
     if not study.keys.traces:
         return {}
-    target, stage = train_recipe(recipe, data, workplace)  # found: it was trained for the audit
+    target, stage = train_recipe(recipe, data, workplace)  # found: it was trained before
     of_weights = any(read_trace(name).attack in recipe.inverting for name in study.keys.traces)
     classes, judged = judged_pictures(recipe, target, stage, data, workplace) if of_weights else (None, ())
     made = {one.attack: one for one in judged}
-    return record(study.keys.traces, Subject(target, data, _history(stage), audit.membership, recipe.seed, classes, made))
+    return record(study.keys.traces, Subject(target, data, _history(stage), membership, recipe.seed, classes, made))
 
 
 def _without_curves(membership: Membership | None) -> Membership | None:
