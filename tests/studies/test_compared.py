@@ -17,7 +17,7 @@ from sfumato.studies.compared import number
 from sfumato.studies.load import read_study
 from sfumato.studies.results import Cell, Results, Training, read_results, write_results
 from sfumato.studies.study import Study
-from sfumato.studies.table import facts, study_table
+from sfumato.studies.table import facts, gains, study_table
 from sfumato.types import DataFacts
 
 SIZE = {"data": {"name": "digits"}, "model": {"name": "lenet5", "cut": "c1"}, "train": {"epochs": 4, "batch_size": 8}}
@@ -191,3 +191,27 @@ def test_pictures_that_a_seed_draws_anew_are_told_once() -> None:
         'Ours: size "smoke", portraits (10 private); Defended.',
         'Ours: size "smoke", faces (10 private); Plain, stop = 4.',
     ]
+
+
+def test_which_rows_do_better_than_a_run_as_accurate_is_said_best_first() -> None:
+    rows = [*TABLE["rows"], *({"label": label, "defenses": [{"name": "noise", "sigma": 0.2}]} for label in ("Other", "Worse"))]
+    made = study(rows=rows)
+    base = run(seeds=(0, 1, 2))
+    cells = [
+        cell(label, 0.9, value + 0.001 * seed, seed=seed)
+        for label, value in (("Defended", 0.6), ("Other", 0.5), ("Worse", 0.85))
+        for seed in (0, 1, 2)
+    ]
+    found = replace(base, study=made, cells=(*base.cells, *cells))
+    better, worse = gains(found)
+    assert better.startswith("At the same accuracy mAP finds less, in points: Other 29.9 (")
+    assert better.index("Other") < better.index("Defended 19.9 (")
+    assert worse.startswith("At the same accuracy mAP finds more, in points: Worse −5.1 (")
+
+
+def test_what_cannot_be_shown_is_said_too() -> None:
+    cells = [cell("Defended", 0.9, value, seed=seed) for seed, value in enumerate((0.5, 0.9, 1.0))]
+    assert gains(run(*cells, seeds=(0, 1, 2))) == ["At the same accuracy no difference in mAP can be shown for Defended."]
+    (one,) = gains(run(cell("Defended", 0.9, 0.5)))
+    assert one.startswith("At the same accuracy mAP finds least with Defended, 30.0 points below; without several seeds")
+    assert gains(run()) == []

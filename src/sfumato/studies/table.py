@@ -10,6 +10,7 @@ from sfumato.studies.column import Column
 from sfumato.studies.compared import number
 from sfumato.studies.inverted import judged, reservations
 from sfumato.studies.results import Results
+from sfumato.studies.standings import standings
 from sfumato.studies.study import Average, Study
 from sfumato.studies.study import Row as StudyRow
 from sfumato.studies.summary import average, gain, over_settings, paired, pairs, published_gain, settings
@@ -155,7 +156,7 @@ def _published(study: Study, line: StudyRow | Average) -> list[str]:
 
 
 def gains(results: Results) -> list[str]:
-    """Say how much the rows that add to another gain over it, ours and the paper's, a sentence for each part.
+    """Say how much rows gain over those that they add to, ours and the paper's, and over runs that are as accurate.
 
     Args:
         results: of the study.
@@ -171,7 +172,7 @@ def gains(results: Results) -> list[str]:
         same = "" if theirs is None else f"; the paper's own rows over these pairs {show_number(theirs, '.1f')} %"
         printed = "" if claimed is None else f"; the paper says {show_number(claimed, '.1f')} % over all"
         said.append(f"Gain in MSE by what rows add, {part}: {known} over {run} of {total} pairs{same}{printed}.")
-    return said
+    return said + standings(results)
 
 
 def _percent(gained: Interval) -> str:
