@@ -15,8 +15,10 @@ from sfumato.errors import ConfigError, RecipeError
 from sfumato.studies.column import read_column
 from sfumato.studies.compared import number
 from sfumato.studies.load import read_study
+from sfumato.studies.report import traced
 from sfumato.studies.results import Cell, Results, Training, read_results, write_results
 from sfumato.studies.study import Study
+from sfumato.studies.subject import Trace
 from sfumato.studies.table import facts, gains, study_table
 from sfumato.types import DataFacts
 
@@ -215,3 +217,52 @@ def test_what_cannot_be_shown_is_said_too() -> None:
     (one,) = gains(run(cell("Defended", 0.9, 0.5)))
     assert one.startswith("At the same accuracy mAP finds least with Defended, 30.0 points below; without several seeds")
     assert gains(run()) == []
+
+
+def test_a_drop_of_a_row_that_stands_against_none_is_a_share() -> None:
+    found = run(seeds=(0, 1))
+    cells = tuple(replace(one, accuracy=near(0.99 if one.seed else 0.7)) for one in found.cells)
+    shown = number(replace(found, cells=cells), found.study.row("Plain, stop = 4"), read_column("drop/accuracy"))
+    assert shown is not None
+    assert (shown.low, shown.high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rebuilding", "told"),
+    [
+        ((70.0, 20.0, 10.0), "more, by 20.0 (19.8 to 20.2) points"),
+        ((30.0, 50.0, 20.0), "less, by 20.0 (19.8 to 20.2) points"),
+        ((50.0, 30.0, 20.0), "no difference can be shown"),
+    ],
+)
+def test_whether_rebuilding_weighs_the_first_layers_more_is_said(rebuilding: tuple[float, ...], told: str) -> None:
+    cells = []
+    for seed, shift in enumerate((0.0, 0.1, -0.1)):
+        first, *rest = rebuilding
+        traces = {
+            "fisher/task": Trace(x=(1, 2, 3, 4), y=(40.0, 24.0, 16.0, 20.0)),  # 50 % without the last layer
+            "fisher/gmi": Trace(x=(1, 2, 3), y=(first + shift, rest[0] - shift, rest[1])),
+        }
+        cells.append(replace(cell("Defended", 0.9, 0.3, seed=seed), traces=traces))
+    keys = replace(study().keys, traces=("fisher/task", "fisher/gmi"), matched="")
+    bare = replace(study(matched="", columns=["accuracy"]), keys=keys)
+    found = Results(study=bare, size="smoke", reading="scored", seeds=(0, 1, 2), cells=tuple(cells))
+    (sentence,) = gains(found)
+    assert sentence.startswith("Defended: of the layers before the last, the first third has 50.0 %")
+    assert told in sentence
+
+
+def test_profiles_of_one_row_are_drawn_as_one() -> None:
+    traces = {"fisher/task": Trace(x=(1, 2), y=(60.0, 40.0)), "fisher/gmi": Trace(x=(1, 2), y=(70.0, 30.0))}
+    keys = replace(study().keys, traces=("fisher/task", "fisher/gmi"), matched="")
+    bare = replace(study(matched="", columns=["accuracy"]), keys=keys)
+    one = replace(cell("Defended", 0.9, 0.3), traces=traces)
+    results = Results(study=bare, size="smoke", reading="scored", seeds=(0,), cells=(one,))
+    ((kind, series),) = traced(results)
+    assert kind.title == "Share of the information, by layer"
+    assert [(line.name, len(line.points)) for line in series] == [
+        ("Fisher information for naming people", 2),
+        ("gmi: Fisher information for rebuilding, l2", 2),
+    ]
+    two = replace(results, cells=(one, replace(one, row="Plain, stop = 4")))
+    assert [len(series) for _, series in traced(two)] == [2, 2]

@@ -113,8 +113,8 @@ def number(results: Results, row: Row, column: Column) -> Interval | None:
         return _unsure(statistics.fmean(interval.value for interval in found))
     if not found:
         return None
-    mean = over_seeds(found)
-    return _within(mean) if column.measure.unit == "%" and not column.beside else mean
+    mean, shown = over_seeds(found), column.whole if column.whole and not row.against else column.measure
+    return _within(mean) if shown.unit == "%" and column.beside in ("", "drop") else mean
 
 
 def _lost(cell: Cell, row: Row, results: Results) -> float | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sfumato.page import render
 from sfumato.studies.column import Column
 from sfumato.studies.compared import number
 from sfumato.studies.results import Results, write_results
+from sfumato.studies.subject import Trace
 from sfumato.studies.table import facts, gains, remarks, study_table
 from sfumato.studies.trace import Kind, read_trace
 from sfumato.tables import Row
@@ -55,18 +57,35 @@ def _curve(results: Results, x: Column, y: Column) -> tuple[list[Series], Axis, 
 
 
 def traced(results: Results) -> list[tuple[Kind, list[Series]]]:
-    """Return what was recorded of the rows along an axis: for each kind a series for each row, of the first seed.
+    """Return what was recorded of the rows along an axis, of the first seed.
 
     Args:
         results: of the study.
+
+    Returns:
+        For each kind a series for each row. Of a single row those kinds that have the same axes are drawn as one.
     """
     kinds = {name: read_trace(name) for name in results.study.keys.traces}
-    cells = [cell for cell in results.cells if cell.seed == results.seeds[0]]
+    cells = [cell for cell in results.cells if cell.seed == results.seeds[0] and cell.traces]
+    if len(cells) == 1:
+        return _together([(kind, cells[0].traces[name]) for name, kind in kinds.items() if name in cells[0].traces])
     found = [
         (kind, [kind.series(cell.row, cell.traces[name]) for cell in cells if name in cell.traces])
         for name, kind in kinds.items()
     ]
     return [(kind, series) for kind, series in found if series]
+
+
+def _together(found: Sequence[tuple[Kind, Trace]]) -> list[tuple[Kind, list[Series]]]:
+    """Draw the traces of one row that have the same axes as one."""
+    groups: dict[tuple[Axis, Axis], list[tuple[Kind, Trace]]] = {}
+    for kind, trace in found:
+        groups.setdefault((kind.x, kind.y), []).append((kind, trace))
+    drawn = []
+    for (x, y), group in groups.items():
+        title = group[0][0].title if len(group) == 1 else f"{y.title[:1].upper()}{y.title[1:]}, by {x.title}"
+        drawn.append((replace(group[0][0], title=title), [kind.series(kind.title, trace) for kind, trace in group]))
+    return drawn
 
 
 def _scaled(interval: Interval, column: Column) -> Interval:

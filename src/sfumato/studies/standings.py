@@ -1,29 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say which rows of a study do better than a run without them that is as accurate, and which do not. Nothing is measured here.
+"""Say what a study's numbers come to: which rows do better than a run that is as accurate, and which layers matter to which task.
 
-Source: ho2024tldmi, Section 4.3: a defense that only costs accuracy protects no better than training less.
+Source: ho2024tldmi, Section 4.3 (a defense that only costs accuracy protects no better than training less) and Section 4.2 (first
+    layers matter to rebuilding people and not to naming them).
 Equations: none.
-Departures: the paper reads curves by eye; here a row is said to do better where the whole 95 % interval over seeds is above 0.
+Departures: the paper reads curves by eye; here a row is said to do better, and a task to weigh first layers more, where the whole
+95 % interval over seeds is above 0.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 
 from sfumato.studies.column import Column
 from sfumato.studies.compared import number
+from sfumato.studies.measured import over_seeds
 from sfumato.studies.results import Results
+from sfumato.studies.subject import Trace
 from sfumato.tables import show_interval
 from sfumato.types import Interval
 
+_NAMING = "fisher/task"
+
 
 def standings(results: Results) -> list[str]:
-    """Return a sentence or more for each column that compares at the same accuracy, the best row first.
+    """Return sentences for each column that compares at the same accuracy, the best row first, and each profile over the layers.
 
     Args:
         results: of the study.
     """
-    return [sentence for column in results.study.columns if column.beside == "matched" for sentence in _of(results, column)]
+    compared = [sentence for column in results.study.columns if column.beside == "matched" for sentence in _of(results, column)]
+    profiles = [name for name in results.study.keys.traces if name.startswith("fisher/") and name != _NAMING]
+    rows = results.study.rows_at(results.size)
+    return compared + [said for row in rows for name in profiles if (said := _first_layers(results, row.label, name))]
 
 
 def _of(results: Results, column: Column) -> list[str]:
@@ -48,6 +58,33 @@ def _of(results: Results, column: Column) -> list[str]:
         (open_, f"At the same accuracy no difference in {what} can be shown for {', '.join(open_)}."),
     ]
     return [sentence for rows_of_it, sentence in said if rows_of_it]
+
+
+def _first_layers(results: Results, row: str, name: str) -> str:
+    """Say whether rebuilding weighs the first third of the layers more than naming does; "" where one was not measured."""
+    both = [(cell.traces[_NAMING], cell.traces[name]) for cell in results.of(row) if {_NAMING, name} <= cell.traces.keys()]
+    if not both:
+        return ""
+    shares = [tuple(_first_third(trace, int(max(rebuilding.x))) for trace in (naming, rebuilding)) for naming, rebuilding in both]
+    first, second = (f"{100 * statistics.fmean(share[place] for share in shares):.1f} %" for place in (0, 1))
+    found = over_seeds([Interval(more - less, math.nan, math.nan) for less, more in shares])
+    told = "no difference can be shown"
+    if not found.low <= 0 <= found.high and len(shares) > 1:
+        less = Interval(-found.value, -found.high, -found.low)
+        told = f"more, by {_points(found)} points" if found.value > 0 else f"less, by {_points(less)} points"
+    elif len(shares) == 1:
+        told = "how much of the difference is chance, one seed does not say"
+    what = name.removeprefix("fisher/").replace("/", ", ")
+    return (
+        f"{row}: of the layers before the last, the first third has {first} of the Fisher information for naming people and "
+        f"{second} of that for rebuilding them ({what}): {told}."
+    )
+
+
+def _first_third(trace: Trace, layers: int) -> float:
+    """Return what the first third of so many layers has of their information, in [0, 1]; of a cut layer its part."""
+    kept = [(number, share) for number, share in zip(trace.x, trace.y, strict=True) if number <= layers]
+    return sum(share * min(max(layers / 3 - (number - 1), 0.0), 1.0) for number, share in kept) / sum(share for _, share in kept)
 
 
 def _points(value: Interval) -> str:
