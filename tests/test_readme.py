@@ -172,7 +172,7 @@ def test_the_recipes_of_weights_are_recipes() -> None:
     assert isinstance(faces.inversion.public, Ffhq)
     assert list(faces.inverting) == ["plg"]
     frozen = parse_recipe(hardened)
-    assert [defense.describe() for defense in frozen.defenses] == [sf.TLDMI("c7").describe()]
+    assert [defense.describe() for defense in frozen.defenses] == [sf.TLDMI("c8").describe()]
     assert frozen.pretraining is not None
     assert frozen.pretraining.train == sf.Train(epochs=8)
 
@@ -214,3 +214,25 @@ def test_the_python_of_weights_runs_as_written_but_smaller(tmp_path: Path, monke
     best = names["best"]
     assert best is not None
     assert (names["found"].outputs, best.name) == (4, "gmi")  # type: ignore[attr-defined]
+
+
+def test_the_python_of_transfer_runs_as_written_but_smaller() -> None:
+    (code,) = [block for block in blocks("python") if "sf.transfer" in block]
+    small = {
+        'sf.load_data("portraits", size=32)': 'sf.load_data("portraits", size=16, options={"identities": 9, "per_identity": 6})',
+        "private=40, pretrain=60": "private=4, pretrain=3",
+        "classes=60": "classes=3",
+        "classes=40": "classes=4",
+        "others, epochs=8": "others, epochs=1",
+        "[1].name)], epochs=8": "[1].name)], epochs=1",
+    }
+    for written, run in small.items():
+        assert code.count(written) == 1, written
+        code = code.replace(written, run)
+    names: dict[str, object] = {"sf": sf, "torch": torch}
+    exec(compile(code, "README.md", "exec"), names)
+    net, hardened, points = names["net"], names["hardened"], names["points"]
+    assert isinstance(net, torch.nn.Module)
+    assert isinstance(hardened, sf.Target)
+    trained = sum(one.numel() for one in hardened.split.parameters() if one.requires_grad)
+    assert trained == points[1].trainable  # type: ignore[index]

@@ -10,8 +10,9 @@ import torch
 
 import inversion_recipes as tiny
 from sfumato import targets
+from sfumato.data.identities import pretraining_data
 from sfumato.data.tensors import from_tensors
-from sfumato.errors import ConfigError, DataError, WeightsError
+from sfumato.errors import ConfigError, DataError, UnknownNameError, WeightsError
 from sfumato.files import of_model, read_tensors, write_tensors
 from sfumato.pipeline import audit_recipe
 from sfumato.recipe import RecipeError, parse_recipe
@@ -78,7 +79,7 @@ def test_nothing_is_pretrained_before_it_is_known_that_the_rest_can_run(tmp_path
 
 def test_the_held_out_tenth_is_not_trained_on(tmp_path: Path) -> None:
     made, place = tiny.recipe(OTHERS), tiny.place(tmp_path)
-    others = targets._others(read_data(made, place), seed=0)
+    others = pretraining_data(read_data(made, place))
     hashes = [
         {row.numpy().tobytes() for row in others.part(name).read(torch.arange(len(others.part(name))))}
         for name in ("train", "test")
@@ -232,4 +233,44 @@ def test_a_stop_must_be_an_epoch_of_a_run_without_fine_tuning(stop: int, finetun
 def test_data_without_others_is_refused_when_it_is_used(tmp_path: Path) -> None:
     data = from_tensors(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)
     with pytest.raises(DataError, match="has nobody to pretrain on"):
-        targets._others(data, seed=0)
+        pretraining_data(data)
+
+
+def test_weights_that_know_the_private_pictures_are_no_start(tmp_path: Path) -> None:
+    place = tiny.place(tmp_path)
+    plain = tiny.recipe(OTHERS)
+    data = read_data(plain, place)
+    weights_of_them = train_recipe(plain, data, place)[1].weights
+    frozen = '\n[[defenses]]\nname = "tl_dmi"\nfreeze = 0\n'
+    given = tiny.recipe(OTHERS, more=f'{frozen}[pretrain]\nweights = "{weights_of_them}"\n')
+    whole = tiny.recipe(OTHERS, ("width = 0.25", f'width = 0.25\nweights = "{weights_of_them}"'), more=frozen)
+    for made in (given, whole):
+        with pytest.raises(ConfigError, match="must not know the private pictures"):
+            build_target(made, data, place)
+    others = pretrain(tiny.recipe(OTHERS, more=PRETRAIN), data, place)
+    build_target(tiny.recipe(more=f'\n[pretrain]\nweights = "{others}"\n'), data, place)
+
+
+def test_a_wrong_freeze_point_shows_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.recipe(OTHERS, more=PRETRAIN + '[[defenses]]\nname = "tl_dmi"\nfreeze = "conv99"\n')
+    place = tiny.place(tmp_path)
+    data = read_data(made, place)
+    monkeypatch.setattr(targets, "fit", None)  # training would fail otherwise
+    with pytest.raises(UnknownNameError, match="conv99"):
+        build_target(made, data, place)
+
+
+def test_a_batch_that_is_too_small_for_a_defense_is_a_problem_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match="train.batch_size: bido needs batches of at least 3 pictures, found 2"):
+        tiny.recipe(("batch_size = 8\n[evaluator]", "batch_size = 2\n[evaluator]"), more='\n[[defenses]]\nname = "bido"\n')
+
+
+def test_an_audit_says_what_its_target_starts_from(tmp_path: Path) -> None:
+    made, place = tiny.recipe(OTHERS, more=PRETRAIN + '[[defenses]]\nname = "tl_dmi"\nfreeze = 0\n'), tiny.place(tmp_path)
+    found = audit_recipe(made, read_data(made, place), place)[0].target
+    assert found.start == "weights that 2 epochs on 12 pictures of 2 others made"
+    assert found.trained_parameters is not None
+    assert 0 < found.trained_parameters < found.head_parameters + found.tail_parameters
+    plain = audit_recipe(tiny.recipe(OTHERS), read_data(made, place), place)[0].target
+    assert plain.start == "weights as they are drawn"
+    assert plain.trained_parameters == plain.head_parameters + plain.tail_parameters

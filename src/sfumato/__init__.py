@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sfumato.data.augment import Augment
     from sfumato.data.base import Data
     from sfumato.data.game import Game, play
-    from sfumato.data.identities import by_identity
+    from sfumato.data.identities import by_identity, pretraining_data
     from sfumato.data.load import load_data
     from sfumato.data.partition import partition
     from sfumato.defenses.app import APP
@@ -150,6 +150,7 @@ _HOME = {
     "load_references": "reference",
     "partition": "data.partition",
     "play": "data.game",
+    "pretraining_data": "data.identities",
     "save_prior": "priors.saved",
     "save_references": "reference",
     "split": "split",
@@ -230,6 +231,7 @@ __all__ = [
     "load_references",
     "partition",
     "play",
+    "pretraining_data",
     "save_prior",
     "save_references",
     "split",

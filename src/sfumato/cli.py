@@ -144,7 +144,11 @@ def train(
     utility = stage.facts()["utility"]
     for name, reached in utility.items() if isinstance(utility, dict) else ():
         say(f"{name} {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f})")
-    say(f"head: {finished_head(target, data.shape).describe()}")
+    if loaded.split.cut:
+        say(f"head: {finished_head(target, data.shape).describe()}")
+    else:
+        everything = sum(parameter.numel() for parameter in target.split.parameters())
+        say(f"trained: {stage.facts()['parameters']:,} of {everything:,} parameters")
     say(f"run: {folder}")
 
 

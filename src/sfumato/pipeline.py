@@ -33,7 +33,7 @@ from sfumato.record import (
 )
 from sfumato.store import Stage
 from sfumato.target import Target
-from sfumato.targets import build_target, read_record, train_built
+from sfumato.targets import build_target, describe_start, read_record, train_built
 from sfumato.task import task_for
 from sfumato.types import Audit, Certificate, Compression, Findings, Interval, Part, told_as
 from sfumato.workplace import Workplace, say_found
@@ -77,7 +77,9 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
         compression=_compression(recipe, target, trained, data, workplace),
         title=title or recipe.name,
     )
-    return made, trained
+    changed = int(str(trained.facts()["parameters"]))
+    known = dataclasses.replace(made.target, trained_parameters=changed, start=describe_start(recipe, data))
+    return dataclasses.replace(made, target=known), trained
 
 
 def _attack(

@@ -180,6 +180,7 @@ class _Reader(Tables):
         }
         self._require_cut(split, parts["defenses"], parts["attacks"])
         self._require_references(parts["membership"], parts["defenses"], parts["inference"])
+        self._require_batch(parts["train"], parts["defenses"])
         if split is not None:
             self.problems += starting_problems(parts["pretraining"], split.weights, parts["defenses"], self.mapping("data"))
         return parts
@@ -265,6 +266,14 @@ class _Reader(Tables):
             "inverting": {label: attack for label, attack in made.items() if isinstance(attack, InversionAttack)},
             "membership": self.construct(MembershipOptions, self.mapping("membership"), "membership") if asked else None,
         }
+
+    def _require_batch(self, train: Train | None, defenses: Sequence[Defense]) -> None:
+        """Note which defenses need larger batches."""
+        self.problems += [
+            f"train.batch_size: {defense.name} needs batches of at least {defense.least_batch} pictures, found {train.batch_size}"
+            for defense in defenses
+            if train is not None and train.batch_size < defense.least_batch
+        ]
 
     def _require_references(
         self,

@@ -218,6 +218,7 @@ def _origin(audit: Audit) -> list[str]:
     return [
         f"target: {target.model}, {where}; defenses: {'; '.join(target.defenses) or 'none'}",
         f"data: {data.name}, {', '.join(f'{count:,} {part}' for part, count in data.counts.items())}; SHA-256 {data.fingerprint}",
+        *([f"starts from {audit.target.start}"] if audit.target.start else []),
         f"pictures left out: {len(data.skipped)}{''.join(f'; {name}' for name in data.skipped)}",
         f"the adversary's own pictures: {data.auxiliary}",
         f"seeds: {', '.join(map(str, audit.seeds))}; hardware: {audit.hardware}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -16,10 +16,10 @@ from torch import nn
 from sfumato.audit import hardware, versions
 from sfumato.checkpoint import EpochFacts, load
 from sfumato.data.base import RETRIEVAL, Data
-from sfumato.data.partition import stratified
+from sfumato.data.identities import pretraining_data
 from sfumato.defenses.base import Defense
 from sfumato.device import require_fit
-from sfumato.errors import ConfigError, DataError, StorageError, WeightsError
+from sfumato.errors import ConfigError, StorageError, WeightsError
 from sfumato.files import file_hash, load_into, of_model, read_tensors, write_atomic, write_tensors
 from sfumato.models.resolve import build_model, own_code
 from sfumato.models.transfer import transfer
@@ -33,7 +33,6 @@ from sfumato.types import told_as
 from sfumato.workplace import Workplace, say_found
 
 _T = TypeVar("_T")
-_HELD_OUT = 0.1  # of the pictures of each class that is pretrained on
 _FORMAT = 1  # raised when the same recipe comes to mean something else, so that stages of before are not found
 
 
@@ -45,15 +44,23 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
         WeightsError: the weights to start from are not those that the recipe says, in a safetensors file.
     """
     example = torch.zeros(2, *data.shape, device=workplace.device)
+    if recipe.pretraining is not None:
+        build_target(
+            dataclasses.replace(recipe, pretraining=None), data, workplace
+        )  # what is wrong shows before hours of training
     pretrained = pretrain(recipe, data, workplace)
 
     def model() -> nn.Module:
         made = build_model(recipe.model, classes=len(data.classes), shape=data.shape, options=recipe.options, seed=recipe.seed)
         if recipe.split.weights is not None:
-            load_into(made, of_model(read_tensors(recipe.split.weights)[0]), source=recipe.split.weights)
+            tensors, facts = read_tensors(recipe.split.weights)
+            if any(defense.name == "tl_dmi" for defense in recipe.defenses):
+                _refuse_private(facts, data, recipe.split.weights)
+            load_into(made, of_model(tensors), source=recipe.split.weights)
         made = made.to(workplace.device)
         if pretrained is not None and recipe.pretraining is not None:
-            tensors = of_model(read_tensors(pretrained)[0])
+            tensors, facts = read_tensors(pretrained)
+            _refuse_private(facts, data, pretrained)
             transfer(made, tensors, example=example, fresh=recipe.pretraining.fresh, source=pretrained)
         return made
 
@@ -141,24 +148,39 @@ def pretrain(recipe: Recipe, data: Data, workplace: Workplace) -> Path | None:
     if plan.train is None:
         return plan.weights
     seed = recipe.seed if plan.seed is None else plan.seed
-    others = _others(data, seed)
+    others = pretraining_data(data, seed=seed)
     plain = dataclasses.replace(recipe, defenses=(), train=plan.train, task=None, pretraining=None, device=None, seed=seed)
     plain = dataclasses.replace(plain, split=dataclasses.replace(recipe.split, cut=""), name=f"{recipe.model} on others")
     return train_recipe(plain, others, workplace)[1].weights
 
 
-def _others(data: Data, seed: int) -> Data:
-    """Return the people of `pretrain` as a data set of their own."""
-    pictures = data.parts.get("pretrain")
-    if pictures is None or not len(pictures):
-        raise DataError(
-            f"{data.name} has nobody to pretrain on; set pretrain_identities under [data], or name a data set under [pretrain]"
+def _refuse_private(facts: Mapping[str, str], data: Data, weights: Path) -> None:
+    """Raise where weights to start from say that they were trained on the private pictures."""
+    if facts.get("private") in {data.parts[name].fingerprint for name in ("private", "train") if name in data.parts}:
+        raise ConfigError(
+            f"weights to start from must not know the private pictures, but {weights} were trained on them; give weights that "
+            "others' pictures trained, or let [pretrain] train them"
         )
-    known, labels = pictures.labels.unique(return_inverse=True)
-    pictures = pictures.relabeled(labels, {})
-    stay, held_out = (pictures.subset(some) for some in stratified(labels, fraction=_HELD_OUT, seed=seed, purpose="pretrain"))
-    parts = {"train": stay, "private": stay, "test": held_out}
-    return Data(f"{data.name}, others", tuple(f"other {number}" for number in range(len(known))), parts)
+
+
+def describe_start(recipe: Recipe, data: Data) -> str:
+    """Say whose weights the training of a recipe's target starts from, without a full stop.
+
+    Args:
+        recipe: what was trained.
+        data: its pictures.
+    """
+    plan = recipe.pretraining
+    if recipe.split.weights is not None:
+        return f"the weights in {recipe.split.weights.name}"
+    if plan is None or (plan.train is None and plan.weights is None):
+        return "weights as they are drawn"
+    if plan.train is None:
+        assert plan.weights is not None  # noqa: S101 -- just above
+        return f"the weights in {plan.weights.name}, of whose making nothing is known"
+    others = data.part("pretrain")
+    people = len(others.labels.unique())
+    return f"weights that {plan.train.epochs} epochs on {len(others):,} pictures of {people:,} others made"
 
 
 def target_stage(recipe: Recipe, data: Data, workplace: Workplace) -> Stage:
@@ -182,7 +204,8 @@ def conclude(stage: Stage, target: Target, recipe: Recipe, data: Data, history: 
         data: its pictures.
         history: of each epoch.
     """
-    write_tensors(stage.weights, target.state_dict(), {"definition": stage.key})
+    seen = data.part("private").fingerprint
+    write_tensors(stage.weights, target.state_dict(), {"definition": stage.key, "private": seen})
     utility = task_for(data, recipe.task).utility(target, data, recipe.seed)
     stage.finish(
         {

@@ -316,6 +316,8 @@ class TargetFacts:
         head_memory: bytes of the tensors of the device part, buffers included; None where they were not counted.
         tail_memory: bytes of those of the server part.
         compression: what pruning left of the model, or None where nothing was pruned.
+        trained_parameters: numbers that training on private pictures changed; None where nobody knows.
+        start: whose weights training started from, a sentence without its full stop; "" where nobody knows.
     """
 
     model: str
@@ -332,6 +334,8 @@ class TargetFacts:
     head_memory: int | None = None
     tail_memory: int | None = None
     compression: Compression | None = None
+    trained_parameters: int | None = None
+    start: str = ""
 
 
 @dataclass(frozen=True)

@@ -69,3 +69,9 @@ def test_weights_of_another_model_or_shape_are_refused() -> None:
 def test_a_layer_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no module 'clasifier' in the model .did you mean 'classifier'"):
         transfer(model(4, 1), {}, example=X, fresh=["clasifier"])
+
+
+def test_a_target_is_taken_over_as_its_model_is() -> None:
+    old, new = model(7, 0), model(4, 1)
+    transfer(new, sf.Target(sf.whole(old), sf.Compose()), example=X)
+    assert all(torch.equal(value, old.state_dict()[name]) for name, value in new.state_dict().items() if "classifier" not in name)

@@ -124,7 +124,7 @@ def test_the_table_says_where_there_is_nothing_to_compare() -> None:
     table = study_table(run(cell("Defended", 0.4, 0.1)))
     plain, defended = table.rows[2].cells, table.rows[3].cells
     assert (plain[2], defended[2]) == ("", "1.40")
-    assert (plain[3], defended[3]) == ("0.0", "no comparison")
+    assert (plain[3], defended[3]) == ("", "no comparison")
     assert table.columns[2:4] == ("drop of mAP / drop of accuracy", "mAP below a run as accurate (points)")
     assert table.columns[4:] == ("training time, times", "trained parameters (million)")
     assert any("stopping earlier does as much" in sentence for sentence in facts(run()))
@@ -144,6 +144,11 @@ def test_comparisons_of_what_is_no_share_are_refused() -> None:
 def test_a_comparison_needs_a_run_to_compare_with() -> None:
     with pytest.raises(RecipeError, match=r"matched: expected the label of a row.*found 'Plane' .did you mean 'Plain'"):
         study(matched="Plane")
+
+
+def test_a_ratio_needs_a_row_to_stand_against() -> None:
+    with pytest.raises(RecipeError, match=r"'ratio/\.\.\.' compares rows with those that they stand against, found none"):
+        study(rows=TABLE["rows"][:1])
 
 
 def test_a_ratio_has_no_interval() -> None:

@@ -24,10 +24,12 @@ from sfumato.data.base import Data, Pictures
 from sfumato.data.fingerprint import pixel_hashes
 from sfumato.data.joined import join
 from sfumato.data.loader import shuffled
+from sfumato.data.partition import stratified
 from sfumato.errors import ConfigError, DataError
 from sfumato.seeds import generator
 
 _SHOWN = 5
+_HELD_OUT = 0.1  # of the pictures of each class that is pretrained on
 _BY_CHANCE = 0.2  # of the pictures: more than this are no doubles by chance
 
 
@@ -134,6 +136,38 @@ def with_pretrain(data: Data, other: Data) -> Data:
     _check_names(data, other, "pretrained on")
     taken = 1 + max(int(part.labels.max()) for name, part in data.parts.items() if name != "pretrain" and len(part))
     return data.with_parts(pretrain=_all_of(other, after=taken))
+
+
+def pretraining_data(data: Data, *, seed: int = 0) -> Data:
+    """Return the people to pretrain on as a data set of their own, whose classes they are.
+
+    Args:
+        data: with the part `pretrain`, as `by_identity` or `with_pretrain` return it.
+        seed: of the tenth of the pictures of each that is held out.
+
+    Returns:
+        A data set with the parts `train`, which is `private` too, and `test`.
+
+    Raises:
+        DataError: there is nobody to pretrain on.
+
+    Example:
+        >>> from sfumato.data.tensors import from_tensors
+        >>> data = by_identity(from_tensors(torch.rand(80, 1, 8, 8), torch.arange(80) % 4), private=2, pretrain=1)
+        >>> others = pretraining_data(data)
+        >>> len(others.classes), len(others.part("train")), len(others.part("test"))
+        (1, 18, 2)
+    """
+    pictures = data.parts.get("pretrain")
+    if pictures is None or not len(pictures):
+        raise DataError(
+            f"{data.name} has nobody to pretrain on; set pretrain_identities under [data], or name a data set under [pretrain]"
+        )
+    known, labels = pictures.labels.unique(return_inverse=True)
+    pictures = pictures.relabeled(labels, {})
+    stay, held_out = (pictures.subset(some) for some in stratified(labels, fraction=_HELD_OUT, seed=seed, purpose="pretrain"))
+    parts = {"train": stay, "private": stay, "test": held_out}
+    return Data(f"{data.name}, others", tuple(f"other {number}" for number in range(len(known))), parts)
 
 
 def _all_of(other: Data, *, after: int) -> Pictures:

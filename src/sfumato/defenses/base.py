@@ -75,6 +75,11 @@ class Defense(nn.Module):
         return all(getattr(type(self), hook) is getattr(Defense, hook) for hook in _SEEING)
 
     @property
+    def least_batch(self) -> int:
+        """How many pictures a batch must have for the defense to work."""
+        return 1
+
+    @property
     def certificates(self) -> tuple[Certificate, ...]:
         """What the defense promises of a finished model whoever attacks it."""
         return ()

@@ -109,6 +109,11 @@ class BiDO(Defense):
         self._watched: Watched | None = None
         self._measured = False
 
+    @property
+    def least_batch(self) -> int:
+        """How many pictures a batch must have: of two, every kernel is the same but for its scale, however they are paired."""
+        return LEAST
+
     def prepare(self, model: Split, data: Data) -> None:
         """Refuse layers that the model has not, and data whose task is another."""
         require_classes(data, self.name)

@@ -88,6 +88,11 @@ class Compose(Defense):
         return all(part.separable for part in self)
 
     @property
+    def least_batch(self) -> int:
+        """How many pictures a batch must have for every part."""
+        return max((part.least_batch for part in self), default=1)
+
+    @property
     def updates(self) -> tuple[str, ...]:
         """The updates made for each batch: every part's phases, each once, or one named "main"."""
         return tuple(dict.fromkeys(phase for part in self for phase in part.phases)) or ("main",)

@@ -15,19 +15,25 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError, WeightsError, nearest
+from sfumato.files import of_model
 from sfumato.models.embedding import last_linear
 
 _SHOWN = 8
 
 
 def transfer(
-    model: nn.Module, tensors: Mapping[str, Tensor], *, example: Tensor, fresh: Sequence[str] = (), source: str | Path = "weights"
+    model: nn.Module,
+    taught: nn.Module | Mapping[str, Tensor],
+    *,
+    example: Tensor,
+    fresh: Sequence[str] = (),
+    source: str | Path = "weights",
 ) -> None:
     """Load trained weights into a model whose last layer names other classes.
 
     Args:
         model: any module that ends in a linear layer; nothing of it changes where the weights do not fit.
-        tensors: by the names of the state dict of a model that is the same but for its classes.
+        taught: a model that is the same but for its classes, a target that is made of such, or the state dict of either.
         example: a batch that the model takes, on its device.
         fresh: names of modules that stay as they were drawn, beside the linear layer that gives the logits.
         source: where the weights come from, for the message.
@@ -40,7 +46,7 @@ def transfer(
     Example:
         >>> import torch
         >>> old, new = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, k)) for k in (5, 2))
-        >>> transfer(new, old.state_dict(), example=torch.zeros(1, 1, 2, 2))
+        >>> transfer(new, old, example=torch.zeros(1, 1, 2, 2))
         >>> bool((new[1].weight == old[1].weight).all()), new[3].weight.shape
         (True, torch.Size([2, 3]))
     """
@@ -49,6 +55,7 @@ def transfer(
     if unknown := [name for name in fresh if name not in names.values()]:
         raise ConfigError(f"fresh: no module '{unknown[0]}' in the model{nearest(unknown[0], names.values())}; name some of it")
     wanted = {name: value for name, value in model.state_dict().items() if not _inside(name, drawn)}
+    tensors = of_model(taught.state_dict() if isinstance(taught, nn.Module) else taught)
     given = {name: value for name, value in tensors.items() if not _inside(name, drawn)}
     wrong = {
         "missing": [name for name in wanted if name not in given],

@@ -287,6 +287,8 @@ class _Reader:
                 for size in row.size
                 if size not in study.sizes
             ]
+        if any(column.beside == "ratio" for column in study.columns) and not any(row.against for row in study.rows):
+            self.problems.append("columns: 'ratio/...' compares rows with those that they stand against, found none; set against")
         if any(column.beside == "matched" for column in study.columns) and study.keys.matched not in series:
             self.problems.append(
                 f"matched: expected the label of a row, which columns 'matched/...' compare with, found '{study.keys.matched}'"

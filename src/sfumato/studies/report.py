@@ -166,6 +166,7 @@ def study_html(results: Results) -> str:
     return render(
         "study.html.j2",
         title=results.study.keys.title,
+        heading="Ours beside the paper's" if any("paper" in some for some in study_table(results).sources) else "The numbers",
         facts=facts(results),
         gains=gains(results),
         table=study_table(results),

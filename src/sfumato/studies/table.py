@@ -96,11 +96,15 @@ def _cells(results: Results, row: StudyRow) -> tuple[str, ...]:
     return tuple(
         text
         for column, published in zip(results.study.columns, theirs, strict=True)
-        for text in (
-            _ours(column, number(results, row, column), _nothing(column, row) if run else nothing, row.against),
-            published,
-        )
+        for text in (_shown(results, row, column, _nothing(column, row) if run else nothing), published)
     )
+
+
+def _shown(results: Results, row: StudyRow, column: Column, nothing: str) -> str:
+    """Write what a row has for a column; a run beside itself shows nothing."""
+    if column.beside == "matched" and row.series == results.study.keys.matched:
+        return ""
+    return _ours(column, number(results, row, column), nothing, row.against)
 
 
 def _nothing(column: Column, row: StudyRow) -> str:
@@ -231,9 +235,9 @@ _BESIDE = {
     ),
     "matched": (
         "A run that is as accurate: the row without the defense at an earlier checkpoint of its training, between two "
-        "checkpoints by a straight line. What lies below it is what the defense does, not what its lost accuracy does; 0 or "
-        "less says that stopping earlier does as much. A row that is more accurate than every checkpoint is compared with the "
-        "best of them."
+        "checkpoints by a straight line. What lies below it is not due to lost accuracy; 0 or less says that stopping earlier "
+        "does as much. With one seed it has no interval, and how much of it is chance is not known. A row that is more accurate "
+        "than every checkpoint is compared with the best of them."
     ),
     "times": (
         "Training times are wall times on this machine, over that of the row that a row stands against, without pretraining."
