@@ -134,6 +134,11 @@ def test_methods_of_a_family_never_import_each_other() -> None:
         assert not others, f"{method} imports {others}"
 
 
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert not {name for name in names if names.count(name) > 1}  # they are imported by their names alone
+
+
 def test_public_names_are_listed_once_and_sorted() -> None:
     assert sf.__all__ == sorted(sf.__all__, key=lambda name: (name.lower() == name, name))
     assert len(sf.__all__) <= 80  # three surfaces, each with its own defenses and its own audit

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -42,7 +43,9 @@ def serving(run: Path, answers: Path) -> Iterator[tuple[subprocess.Popen[str], s
     """The command in a process of its own, and the address of its page."""
     command = [sys.executable, "-m", "sfumato", "study", "serve-pairs", str(run), "--no-browser", "--answers", str(answers)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background has it ignored
+    with subprocess.Popen(command, preexec_fn=heard, **pipes) as process:  # type: ignore[call-overload]
         try:
             assert process.stdout is not None
             for line in process.stdout:
