@@ -119,7 +119,8 @@ class Train:
         precision: "float32", or "bfloat16" for mixed precision.
         channels_last: train in the memory layout that convolutions like, on CUDA as on the CPU.
         finetune: further epochs after the defenses finished the model, with a fresh optimizer and the schedule from its start.
-        stop: end after so many of the epochs, the schedule being that of all: a checkpoint along the training. 0 does all.
+        stop: end after so many of the epochs, the schedule being that of all: a checkpoint along the training, with the weights
+            of its last epoch, even where a defense would have kept those of another. 0 does all.
 
     Raises:
         ConfigError: epochs or batch_size is not positive, finetune is negative, or stop is no epoch of the run or comes before
