@@ -44,10 +44,6 @@ def build_target(recipe: Recipe, data: Data, workplace: Workplace) -> Target:
         WeightsError: the weights to start from are not those that the recipe says, in a safetensors file.
     """
     example = torch.zeros(2, *data.shape, device=workplace.device)
-    if recipe.pretraining is not None:
-        build_target(
-            dataclasses.replace(recipe, pretraining=None), data, workplace
-        )  # what is wrong shows before hours of training
     pretrained = pretrain(recipe, data, workplace)
 
     def model() -> nn.Module:
@@ -151,6 +147,8 @@ def pretrain(recipe: Recipe, data: Data, workplace: Workplace) -> Path | None:
     others = pretraining_data(data, seed=seed)
     plain = dataclasses.replace(recipe, defenses=(), train=plan.train, task=None, pretraining=None, device=None, seed=seed)
     plain = dataclasses.replace(plain, split=dataclasses.replace(recipe.split, cut=""), name=f"{recipe.model} on others")
+    if not target_stage(plain, others, workplace).done:  # what is wrong with the target shows before hours of training
+        build_target(dataclasses.replace(recipe, pretraining=None), data, workplace)
     return train_recipe(plain, others, workplace)[1].weights
 
 

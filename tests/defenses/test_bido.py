@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sfumato as sf
+from resumed import straight_and_resumed
 from sfumato.analysis.kernels import gaussian_kernels, hsic
 from sfumato.data.base import Data
 from sfumato.defenses.bido import BiDO, LabelKernel, Measure
@@ -200,15 +201,7 @@ class TestHooks:
 
 
 def test_a_run_that_resumes_comes_to_the_same_bits(small_split: sf.Split, blobs: sf.Data, tmp_path: Path) -> None:
-    def run(epochs: Sequence[int]) -> dict[str, Tensor]:
-        for count in epochs:
-            target = assemble(small_split, blobs, [BiDO()], seed=0)
-            settings = sf.Train(epochs=count, schedule=sf.Schedule(name="constant", warmup=0))
-            path = tmp_path / f"{len(epochs)}.safetensors"
-            fit(target, blobs, settings, seed=0, checkpoint=path, definition="a test")
-        return target.state_dict()
-
-    straight, resumed = run([2]), run([1, 2])
+    straight, resumed = straight_and_resumed(BiDO, small_split, blobs, tmp_path)
     assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
 
 

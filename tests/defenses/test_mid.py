@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato as sf
+from resumed import straight_and_resumed
 from sfumato.defenses.mid import MID
 from sfumato.defenses.tl_dmi import TLDMI
 from sfumato.defenses.trap_mid import TrapMID
@@ -18,7 +18,7 @@ from sfumato.errors import ConfigError, ModelError
 from sfumato.models.embedding import captured, last_linear
 from sfumato.models.variational import Answers, GaussianLinear, VariationalBottleneck
 from sfumato.target import FeaturesView, Target, WeightsView
-from sfumato.train import assemble, fit, restore
+from sfumato.train import assemble, restore
 from steps import step_of
 
 ANSWERS: tuple[Answers, ...] = ("mean", "sample", "expectation")
@@ -146,15 +146,7 @@ def test_a_larger_weight_leaves_fewer_nats_and_training_learns_all_the_same(smal
 
 
 def test_a_run_that_resumes_comes_to_the_same_bits(small_split: sf.Split, blobs: sf.Data, tmp_path: Path) -> None:
-    def run(epochs: Sequence[int]) -> dict[str, Tensor]:
-        for count in epochs:
-            target = assemble(small_split, blobs, [MID()], seed=0)
-            settings = sf.Train(epochs=count, schedule=sf.Schedule(name="constant", warmup=0))
-            path = tmp_path / f"{len(epochs)}.safetensors"
-            fit(target, blobs, settings, seed=0, checkpoint=path, definition="a test")
-        return target.state_dict()
-
-    straight, resumed = run([2]), run([1, 2])
+    straight, resumed = straight_and_resumed(MID, small_split, blobs, tmp_path)
     assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
 
 

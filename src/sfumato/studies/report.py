@@ -162,14 +162,14 @@ def study_html(results: Results) -> str:
     Returns:
         The page; whatever a record says is escaped.
     """
-    pictured = [cell for cell in results.cells if cell.pictures]
+    pictured, table = [cell for cell in results.cells if cell.pictures], study_table(results)
     return render(
         "study.html.j2",
         title=results.study.keys.title,
-        heading="Ours beside the paper's" if any("paper" in some for some in study_table(results).sources) else "The numbers",
+        heading="Ours beside the paper's" if any("paper" in some for some in table.sources) else "The numbers",
         facts=facts(results),
         gains=gains(results),
-        table=study_table(results),
+        table=table,
         remarks=remarks(results),
         charts=[_drawing(*chart) for chart in curves(results)],
         traces=[_drawing(series, kind.x, kind.y, title=kind.title) for kind, series in traced(results)],
