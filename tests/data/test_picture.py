@@ -96,5 +96,16 @@ def test_deep_pictures_are_refused() -> None:
 
 
 def test_postscript_is_not_even_tried() -> None:
-    with pytest.raises(CorruptPictureError, match="cannot identify"):
+    with pytest.raises(CorruptPictureError, match="it is none of BMP, GIF, JPEG"):
         decode(Encoded("a", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n", 0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_camera_was_held(orientation: int) -> None:
+    rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # the row and the column of the picture that the first row and column are said to be
+    upright = [rows, rows[:, ::-1], rows[::-1, ::-1], rows[::-1], rows.T, rows[::-1].T, rows[::-1, ::-1].T, rows[:, ::-1].T]
+    found = decode(Encoded("a", saved(Image.fromarray(rows), exif=exif), 0))
+    assert np.array_equal(np.asarray(found), upright[orientation - 1])

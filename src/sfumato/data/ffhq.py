@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sfumato.data.base import Data, Reading
 from sfumato.data.crop import Middle
-from sfumato.data.folder import pictures_below
 from sfumato.data.people import read_people
+from sfumato.data.picture import pictures_below
 from sfumato.data.source import Layout, Source, locate
 
 _THUMBNAILS, _IMAGES = (Layout(Path("ffhq"), (folder,)) for folder in ("thumbnails128x128", "images1024x1024"))

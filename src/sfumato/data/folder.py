@@ -10,7 +10,7 @@ from pathlib import Path
 from sfumato.data.base import Data, Reading
 from sfumato.data.decode import EncodedPart, decode_parts
 from sfumato.data.partition import split_test
-from sfumato.data.picture import ENDINGS, Encoded
+from sfumato.data.picture import Encoded, pictures_below
 from sfumato.data.source import Source, require
 from sfumato.errors import DataError
 
@@ -90,19 +90,3 @@ def _part(folder: Path, classes: tuple[str, ...]) -> EncodedPart:
         return (Encoded(str(path), path, number) for path, number in files)
 
     return EncodedPart(len(files), pictures)
-
-
-def is_picture(path: Path) -> bool:
-    """Return whether a path is a file with the ending of a picture, and not hidden."""
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """Return the picture files in a folder and below it, sorted; hidden files are passed over.
-
-    Raises:
-        DataError: there is none.
-    """
-    if found := sorted(filter(is_picture, folder.rglob("*"))):
-        return found
-    raise DataError(f"{folder}: expected pictures ({', '.join(sorted(ENDINGS))}), found none; add some or remove the folder")

@@ -10,9 +10,8 @@ from pathlib import Path
 from sfumato.data.base import Data, Pictures, Reading
 from sfumato.data.crop import Crop
 from sfumato.data.decode import EncodedPart, decode_parts
-from sfumato.data.folder import pictures_below
 from sfumato.data.partition import split_test
-from sfumato.data.picture import Encoded
+from sfumato.data.picture import Encoded, pictures_below
 from sfumato.errors import DataError
 
 Files = Mapping[str, Sequence[Path]]

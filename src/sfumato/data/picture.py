@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sfumato.data.crop import Crop
 from sfumato.errors import CorruptPictureError, DataError
@@ -40,12 +40,29 @@ class Encoded:
     crop: Crop | None = None
 
 
-def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
-    """Decode a picture.
+def is_picture(path: Path) -> bool:
+    """Return whether a path is a file with the ending of a picture, and not hidden."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the picture files in a folder and below it, sorted; hidden files are passed over.
+
+    Raises:
+        DataError: there is none.
+    """
+    if found := sorted(filter(is_picture, folder.rglob("*"))):
+        return found
+    raise DataError(f"{folder}: expected pictures ({', '.join(sorted(ENDINGS))}), found none; add some, or leave the folder out")
+
+
+def decode(picture: Encoded, *, size: int | tuple[int, int] | None = None) -> Image.Image:
+    """Decode a picture, upright where it says how it was held.
 
     Args:
         picture: JPEG, PNG, WebP, BMP, GIF, PPM or TIFF.
-        size: side of a square to resize (shorter side, bicubic) and center-crop to; None keeps the picture as it is.
+        size: width and height, or the side of a square, to resize (shorter side, bicubic) and center-crop to; None keeps the
+            picture as it is.
 
     Returns:
         A picture of mode "L" if it was that, else "RGB".
@@ -65,8 +82,9 @@ def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
         with Image.open(source, formats=_FORMATS) as image:
             image.load()
             _check_depth(image, picture.name)
-            plain = _cut(_plain(image), picture)
-            return plain if size is None else ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
+            plain = _cut(_plain(ImageOps.exif_transpose(image)), picture)
+            sides = (size, size) if isinstance(size, int) else size
+            return plain if sides is None else ImageOps.fit(plain, sides, Image.Resampling.BICUBIC)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         advice = "make it smaller, or go on without it with --skip-bad"
         raise CorruptPictureError(f"{picture.name}: too many pixels to decode safely ({error}); {advice}") from error
@@ -74,7 +92,8 @@ def decode(picture: Encoded, *, size: int | None = None) -> Image.Image:
         raise
     except _BROKEN as error:
         advice = "repair or remove it, or go on without it with --skip-bad"
-        raise CorruptPictureError(f"{picture.name}: expected a picture, but it cannot be decoded ({error}); {advice}") from error
+        why = f"it is none of {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        raise CorruptPictureError(f"{picture.name}: expected a picture, but it cannot be decoded ({why}); {advice}") from error
 
 
 def _check_depth(image: Image.Image, name: str) -> None:

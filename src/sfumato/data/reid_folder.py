@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.data.base import RETRIEVAL, Data, Reading
-from sfumato.data.folder import is_picture, pictures_below
+from sfumato.data.picture import is_picture, pictures_below
 from sfumato.data.reid import SIZE, read_parts
 from sfumato.data.retrieval import Sighting, Sightings
 from sfumato.data.source import Source, require
