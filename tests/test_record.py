@@ -69,6 +69,12 @@ def test_a_record_from_before_regions_and_recognizers_is_read() -> None:
     assert from_json(record).attacks == (result(),)
 
 
+def test_a_record_from_before_sticky_devices_is_read() -> None:
+    record = to_json(audit(attacks=(result(),)))
+    del record["target"]["sticky"], record["attacks"][0]["gray_levels"]  # type: ignore[attr-defined, index]
+    assert_same(from_json(record), audit(attacks=(result(),)))
+
+
 def test_a_setting_without_a_json_form_becomes_text() -> None:
     read = from_json(to_json(audit(attacks=(result(settings={"widths": (8, 16), "device": torch.device("cpu")}),))))
     assert read.attacks[0].settings == {"widths": [8, 16], "device": "cpu"}

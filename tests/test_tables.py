@@ -98,6 +98,17 @@ def test_table_says_how_many_releases_an_attack_saw() -> None:
     )
 
 
+def test_table_says_how_near_duplicates_were_and_which_device_was_sticky() -> None:
+    near = replace(result(0.02, name="averaging-near"), releases=16, gray_levels=2)
+    fresh, sticky = audit(attacks=(near,)), audit(target=replace(audit().target, sticky=True))
+    rows = dict(table([fresh, sticky]))
+    assert rows["Strongest attack"][0] == (
+        "averaging-near, best epoch, seed 0 (512 pictures, 16 near-duplicates of each, off by 2/255 at most)"
+    )
+    assert rows["Device"] == ("not sticky", "taken to be sticky: same bytes, same draw")
+    assert "Device" not in dict(table([fresh]))
+
+
 def test_what_is_private_has_rows_where_any_audit_measured_it() -> None:
     seen = audit(attacks=(private(), private(0.75, name="mirror", mse=0.02), private(1.0, part="train")))
     rows = dict(table([seen, audit()]))

@@ -52,6 +52,8 @@ _UNBOUNDED = (
     "every other adversary: certificates are known only for features with Gaussian noise added and nothing else done to them"
 )
 _REPEATED = "repeated releases of the same picture: noise averages out when a device sends one picture many times"
+_NEAR = "near-duplicates of the same picture: a sticky device draws noise for each, which averages out over many"
+_STICKY = "whether the device is sticky, as it was taken to be: each start of it, and each further device, draws noise of its own"
 
 
 def audit(
@@ -64,6 +66,7 @@ def audit(
     pictures: int = 1000,
     entropy_of_x: EntropyOfX = None,
     recognizer: Recognizer | None = None,
+    sticky: bool = False,
     title: str = "",
     watch: NamedWatch | None = None,
 ) -> Audit:
@@ -79,6 +82,8 @@ def audit(
         pictures: how many of each part are scored, at most.
         entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
         recognizer: names what it sees in the reconstructions; None asks nobody.
+        sticky: take the device to be one that repeats its random draw when a picture is sent again, byte for byte. A target that
+            says so itself is taken at its word.
         title: a line for people; model and cut where empty.
         watch: told of the progress.
 
@@ -102,6 +107,8 @@ def audit(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds must be one or more different numbers, got {list(seeds)}")
     made = target if isinstance(target, Target) else Target(target, Compose())
+    if sticky:
+        made = Target(made.split, made.defense, sticky=True)
     scored = sample(data, pictures, seeds[0])
     witness = None
     if recognizer is not None:
@@ -174,7 +181,7 @@ def run_attack(
         >>> [(result.part, result.pictures) for result in found.results]
         [('train', 4), ('inference', 4)]
     """
-    victims = {part: _sent(target, some, seed, attack.releases) for part, some in scored.items()}
+    victims = {part: _sent(target, some, seed, attack) for part, some in scored.items()}
     attacked = attack(target, data.part("auxiliary"), victims, seed=seed, watch=watch)
     return measure(name, attack, attacked, scored, seed=seed, hardware=hardware(target.device), witness=witness)
 
@@ -261,6 +268,7 @@ def facts(target: Target, data: Data) -> TargetFacts:
         tail_macs=tail.macs,
         head_memory=head.memory,
         tail_memory=tail.memory,
+        sticky=target.sticky,
     )
 
 
@@ -304,12 +312,17 @@ def _sample(pictures: Pictures, count: int, seed: int) -> Pictures:
     return pictures.subset(shuffled(len(pictures), generator(seed, "scored"))[:count])
 
 
-def _sent(target: Target, pictures: Pictures, seed: int, releases: int) -> Tensor:
-    """Return what users send for pictures: once each, (N, ...), or several times, (N, releases, ...); the first is the same."""
-    device = FeaturesView(target, generator(seed, "sent", device=target.device)).record(pictures.to(target.device))
+def _sent(target: Target, pictures: Pictures, seed: int, attack: FeatureAttack) -> Tensor:
+    """Return what users send for pictures: once each, (N, ...), or as many times as the attack sees, (N, releases, ...).
+
+    The first is the same, unless near-duplicates are sent: those are drawn for each release.
+    """
+    view = FeaturesView(target, generator(seed, "sent", device=target.device))
+    device = view.record(pictures.to(target.device), gray_levels=attack.gray_levels)
     index = torch.arange(len(pictures)).split(BATCH)
-    times = [torch.cat([device.draw(part) for part in index]) for _ in range(releases)]
-    return times[0] if releases == 1 else torch.stack(times, 1)
+    draws = 1 if target.sticky and attack.repeats else attack.releases
+    times = [torch.cat([device.draw(part) for part in index]) for _ in range(draws)]
+    return times[0] if attack.releases == 1 else torch.stack(times * (attack.releases // draws), 1)
 
 
 def data_facts(data: Data) -> DataFacts:
@@ -341,8 +354,15 @@ def _untested(
         for name, entry in registry.TABLE["attacks"].items()
         if entry.path.startswith(_OF_FEATURES) and name not in named and entry.load() not in run
     ]
-    averaged = any(attack.releases > 1 for attack in named.values())
-    once = [_REPEATED] if target.protection.stochastic and not averaged else []
+    drawn = _untested_draws(named, target) if target.protection.stochastic else []
     few = ["how much the attacks vary: each was run with one seed"] if len(seeds) == 1 else []
     bound = [] if certificates else [_UNBOUNDED]
-    return (*left, *once, *few, *bound)
+    return (*left, *drawn, *few, *bound)
+
+
+def _untested_draws(named: Mapping[str, FeatureAttack], target: Target) -> list[str]:
+    """Say what these attacks leave open about a defense that draws random numbers."""
+    if target.sticky:
+        return [*([] if any(attack.gray_levels for attack in named.values()) else [_NEAR]), _STICKY]
+    # Noise is fresh for every release here, so that series of either kind average it away.
+    return [] if any(attack.releases > 1 for attack in named.values()) else [_REPEATED]

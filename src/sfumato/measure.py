@@ -80,6 +80,7 @@ def _result(
         queries=attacked.queries,
         settings=dataclasses.asdict(attack),
         releases=attack.releases,
+        gray_levels=attack.gray_levels,
     )
 
 

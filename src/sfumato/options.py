@@ -95,6 +95,7 @@ class AuditOptions:
         pictures: how many of each part are scored, at most.
         seeds: run every attack with each of these; the recipe's seed where empty.
         entropy_of_x: H(x) for the certificates, in nats for one picture, at most 0; "estimate" takes that of a Gaussian.
+        sticky: whether the device is one that repeats its random draw when a picture is sent again, byte for byte.
 
     Raises:
         ConfigError: pictures is not positive, or the seeds are not different integers >= 0.
@@ -103,6 +104,7 @@ class AuditOptions:
     pictures: int = 1000
     seeds: tuple[int, ...] = ()
     entropy_of_x: EntropyOfX = None
+    sticky: bool = False
 
     def __post_init__(self) -> None:
         require_entropy(self.entropy_of_x)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 import torch
 
 from sfumato.analysis.certify import certify
+from sfumato.attacks.base import FeatureAttack
 from sfumato.audit import assemble_audit, hardware, run_attack, sample, versions
 from sfumato.data.base import Data, Pictures
 from sfumato.errors import ConfigError
@@ -57,10 +58,18 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     witness = _witness(recipe, data, workplace)  # likewise
     target = draft if recipe.pretraining is None else build_target(recipe, data, workplace)
     trained = train_built(target, recipe, data, workplace)
+    target.sticky = recipe.audit.sticky
     seeds = recipe.audit.seeds or (recipe.seed,)
     scored = sample(data, recipe.audit.pictures, seeds[0]) if recipe.attacks else {}
     attack = partial(
-        _attack, recipe=recipe, target=target, trained=trained, data=data, scored=scored, witness=witness, workplace=workplace
+        attack_target,
+        recipe=recipe,
+        target=target,
+        trained=trained,
+        data=data,
+        scored=scored,
+        witness=witness,
+        workplace=workplace,
     )
     findings = [attack(name, seed) for seed in seeds for name in recipe.attacks]
     made = assemble_audit(
@@ -82,7 +91,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     return dataclasses.replace(made, target=known), trained
 
 
-def _attack(
+def attack_target(
     name: str,
     seed: int,
     *,
@@ -94,19 +103,32 @@ def _attack(
     witness: Witness | None,
     workplace: Workplace,
 ) -> Findings:
-    """Run one attack of a recipe with one seed, or find it run."""
+    """Run one attack of a recipe with one seed, or find it run.
+
+    Args:
+        name: of the attack in the recipe.
+        seed: of everything random that it does.
+        recipe: holds the attack.
+        target: trained.
+        trained: its stage, whose key says what was attacked.
+        data: the pictures.
+        scored: the pictures to recover.
+        witness: says what it sees in the reconstructions; None asks nobody.
+        workplace: where.
+    """
     attack, told = recipe.attacks[name], f"{name} on {recipe.name}"
     stage = workplace.store.stage(
         "attack",
         {
             "target": trained.key,
             "name": name,  # the bootstrap of the intervals is drawn by it
-            "attack": {"attack": type(attack).__name__, **dataclasses.asdict(attack)},
+            "attack": {"attack": type(attack).__name__, **_settings(attack)},
             "seed": seed,
             "lpips": lpips_is_there(),  # installed later, it adds a number
             "auxiliary": data.part("auxiliary").fingerprint,
             "scored": {part: some.fingerprint for part, some in scored.items()},
             **({} if witness is None else {"recognizer": _definition_of(witness.recognizer, data)}),
+            **({"sticky": True} if target.sticky and attack.repeats else {}),  # all else is the same on any device
         },
     )
     record = stage.folder / "findings.json"
@@ -118,6 +140,11 @@ def _attack(
         write_json(record, findings_to_json(found))
         stage.finish({"target": trained.key, "hardware": found.hardware, "versions": versions()})
     return found
+
+
+def _settings(attack: FeatureAttack) -> dict[str, object]:
+    """Return the hyper-parameters that define an attack, without `gray_levels` where it is 0: stages are older than that."""
+    return {name: value for name, value in dataclasses.asdict(attack).items() if name != "gray_levels" or value}
 
 
 def _witness(recipe: Recipe, data: Data, workplace: Workplace) -> Witness | None:

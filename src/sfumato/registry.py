@@ -134,6 +134,7 @@ TABLE: Mapping[Family, Mapping[str, Entry]] = {
         "gan": Entry("sfumato.attacks.features.gan:Gan", "a decoder that must also please a critic", "zhang2020secret"),
         "ensemble": Entry("sfumato.attacks.features.ensemble:Ensemble", "the best of several decoders", "breiman1996bagging"),
         "averaging": Entry("sfumato.attacks.features.averaging:Averaging", "averages several releases of each picture"),
+        "averaging-near": Entry("sfumato.attacks.features.averaging:near", "averages over near-duplicates of each picture"),
         "mean": Entry("sfumato.attacks.features.mean:Mean", "answers with the mean picture: the floor to compare with"),
         "likelihood": Entry(
             "sfumato.attacks.features.likelihood:Likelihood", "optimizes x to match z, white box", "he2019inversion"

@@ -102,10 +102,17 @@ def table(audits: Sequence[Audit], more: Sequence[Row] = ()) -> list[Row]:
         *_utility_rows(audits),
         *(_feature_rows(audits) if shows_features(audits) else []),
         *more,
+        *_sticky_row(targets),
         Row("Cut after", tuple(target.cut or "not split" for target in targets)),
         *([Row("Bytes sent per picture (float32)", sent)] if split else []),
         *(_size_rows(audits, "Head", _HEAD) if split else _size_rows(audits, "Model", _WHOLE)),
     ]
+
+
+def _sticky_row(targets: Sequence[TargetFacts]) -> list[Row]:
+    """Return which devices were taken to repeat their random draw for a picture that comes again, where any was."""
+    cells = tuple("taken to be sticky: same bytes, same draw" if target.sticky else "not sticky" for target in targets)
+    return [Row("Device", cells)] if any(target.sticky for target in targets) else []
 
 
 def _feature_rows(audits: Sequence[Audit]) -> list[Row]:
@@ -375,5 +382,6 @@ def describe_attack(made: AttackResult | Exhibit) -> str:
 
 def describe_scored(result: AttackResult) -> str:
     """Name an attack with the weights, the seed, how many pictures it was scored on and how often it saw each."""
-    seen = f", {result.releases} releases of each" if result.releases > 1 else ""
+    what = f"near-duplicates of each, off by {result.gray_levels}/255 at most" if result.gray_levels else "releases of each"
+    seen = f", {result.releases} {what}" if result.releases > 1 else ""
     return f"{describe_attack(result)} ({result.pictures:,} {'picture' if result.pictures == 1 else 'pictures'}{seen})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
+from itertools import repeat
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from sfumato.data.base import Pictures
 from sfumato.data.loader import as_images, batches
+from sfumato.data.near import near_duplicates
 from sfumato.models.embedding import captured, last_linear
 from sfumato.models.mirror import LayerShape, mirror_layers
 from sfumato.modules import device_of, eval_mode
@@ -57,12 +59,17 @@ class Target(nn.Module):
     Args:
         split: head and tail.
         defense: a module that is also a `Protection`, such as `Compose()` for none.
+        sticky: whether the device repeats what it drew for a picture when the same bytes come again, until it is started anew.
+
+    Whoever owns a sticky device may start it again and again: for an adversary the releases of a series repeat, and the next pass
+    over its own pictures is drawn anew.
     """
 
-    def __init__(self, split: Split, defense: nn.Module) -> None:
+    def __init__(self, split: Split, defense: nn.Module, *, sticky: bool = False) -> None:
         super().__init__()
         self.split = split
         self.defense = defense
+        self.sticky = sticky
 
     @property
     def protection(self) -> Protection:
@@ -155,6 +162,11 @@ class FeaturesView(LogitsView):
         """Whether the same picture always gives the same features."""
         return not self._target.protection.stochastic
 
+    @property
+    def sticky(self) -> bool:
+        """Whether the device answers alike when a picture is sent again, byte for byte."""
+        return self._target.sticky
+
     @torch.no_grad()
     def features(self, x: Images) -> Features:
         """Return the released features of each picture, (N, ...), the defense's noise included."""
@@ -162,14 +174,15 @@ class FeaturesView(LogitsView):
         with eval_mode(self._target):
             return self._target.features(x.to(self.device), self._generator)
 
-    def record(self, pictures: Pictures, releases: int = 1) -> Recording:
+    def record(self, pictures: Pictures, releases: int = 1, *, gray_levels: int = 0) -> Recording:
         """Query the target with pictures of the adversary's own and keep what it releases.
 
         Args:
             pictures: the adversary's pictures.
             releases: how often each is asked about at every draw; their mean is drawn.
+            gray_levels: 0 sends the picture itself; above, near-duplicates of it, every pixel within so many levels of 255.
         """
-        return Recording(self, pictures, releases)
+        return Recording(self, pictures, releases, gray_levels=gray_levels)
 
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[LayerShape, ...]:
         """Return the kinds and shapes of the head's layers: what an adversary knows who knows the architecture.
@@ -236,27 +249,31 @@ class Recording:
 
     A deterministic target releases the same features however often it is asked, so one query for each picture is enough. A noisy
     one releases fresh features at every draw: what the head computed is kept and the defense applied anew, which is what asking
-    again would give, without running the head again; each draw counts as a query.
+    again would give, without running the head again; each draw counts as a query. Of a sticky device one release of a series is
+    all of them. Near-duplicates are other pictures every time, which the head must see.
 
     Args:
         view: where to ask.
         pictures: what to ask about.
         releases: how often to ask a noisy target about each picture at every draw; the answers are averaged.
+        gray_levels: above 0, ask about near-duplicates of the pictures instead, every pixel within so many levels of 255.
 
     Attributes:
         feature_shape: of z for one picture.
     """
 
-    def __init__(self, view: FeaturesView, pictures: Pictures, releases: int = 1) -> None:
+    def __init__(self, view: FeaturesView, pictures: Pictures, releases: int = 1, *, gray_levels: int = 0) -> None:
         self._view = view
         self._pictures = pictures
-        self._releases = 1 if view.deterministic else releases
+        self._gray_levels = gray_levels
+        self._once = view.deterministic and not gray_levels
+        self._releases = releases if gray_levels or not (view.deterministic or view.sticky) else 1
         first = self._head(torch.arange(1))
         self.feature_shape = tuple(first.shape[1:])
-        fits = first.nbytes * len(pictures) <= KEPT
+        fits = first.nbytes * len(pictures) <= KEPT and not gray_levels
         every = torch.arange(len(pictures))
         self._kept = torch.cat([self._head(index) for index in every.split(BATCH)]) if fits else None
-        if view.deterministic:
+        if self._once:
             view.queries += len(pictures)
 
     def __len__(self) -> int:
@@ -266,10 +283,11 @@ class Recording:
     def draw(self, index: Tensor) -> Features:
         """Return one release of each picture at `index`, (n,) int64, or the mean of several."""
         view, releases = self._view, self._releases
-        if not view.deterministic:
+        if not self._once:
             view.queries += releases * len(index)
-        raw = self._head(index) if self._kept is None else self._kept[index.to(self._kept.device)]
-        draws = (view._target.protection.protect(raw, view._generator) for _ in range(releases))
+        near = self._gray_levels > 0
+        clean = (self._head(index) for _ in range(releases)) if near else repeat(self._clean(index), releases)
+        draws = (view._target.protection.protect(z, view._generator) for z in clean)
         return reduce(torch.add, draws) / releases
 
     def pairs(self, index: Tensor) -> tuple[Features, Images]:
@@ -277,11 +295,16 @@ class Recording:
         z = self.draw(index)
         return z, as_images(self._pictures.read(index), z.device)
 
+    def _clean(self, index: Tensor) -> Tensor:
+        return self._head(index) if self._kept is None else self._kept[index.to(self._kept.device)]
+
     @torch.no_grad()
     def _head(self, index: Tensor) -> Tensor:
-        target = self._view._target
+        target, pixels = self._view._target, self._pictures.read(index)
+        if self._gray_levels:
+            pixels = near_duplicates(pixels, self._gray_levels, self._view._generator)
         with eval_mode(target):
-            z: Tensor = target.split.head(as_images(self._pictures.read(index), self._view.device))
+            z: Tensor = target.split.head(as_images(pixels, self._view.device))
         return z
 
 

@@ -191,6 +191,7 @@ class AttackResult:
         queries: pictures that the adversary sent through the target.
         settings: the attack's hyper-parameters.
         releases: how many releases of each picture the adversary saw.
+        gray_levels: how far pixels of those pictures lay from the scored one at most, of 255; 0 where it was sent byte for byte.
         regions: mean squared error inside and outside the private region of each picture ("inside", "outside"), where the data
             says where that is.
         recognized: what a classifier names in the reconstructions, or None where the audit has none.
@@ -213,6 +214,7 @@ class AttackResult:
     releases: int = 1
     regions: Mapping[str, Interval] = field(default_factory=dict)
     recognized: Recognition | None = None
+    gray_levels: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,7 @@ class TargetFacts:
         compression: what pruning left of the model, or None where nothing was pruned.
         trained_parameters: numbers that training on private pictures changed; None where nobody knows.
         start: whose weights training started from, a sentence without its full stop; "" where nobody knows.
+        sticky: whether the device was taken to repeat its random draw when a picture is sent again, byte for byte.
     """
 
     model: str
@@ -336,6 +339,7 @@ class TargetFacts:
     compression: Compression | None = None
     trained_parameters: int | None = None
     start: str = ""
+    sticky: bool = False
 
 
 @dataclass(frozen=True)

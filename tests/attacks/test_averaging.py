@@ -91,9 +91,11 @@ def test_repeated_releases_are_untested_until_they_are_tested(small_split: sf.Sp
         assert ("repeated releases" in " ".join(untested)) == said
 
 
-def test_a_single_release_is_refused(small_split: sf.Split, blobs: sf.Data) -> None:
+def test_a_single_release_and_too_many_gray_levels_are_refused(small_split: sf.Split, blobs: sf.Data) -> None:
     with pytest.raises(ConfigError, match="releases must be at least 2, got 1; for a single one use the attack 'decoder'"):
         sf.Averaging(releases=1)
+    with pytest.raises(ConfigError, match="gray_levels must be from 0 to 255, got 256"):
+        sf.Averaging(gray_levels=256)
     attack = sf.Averaging(releases=3, blocks=0, channels=4, fitting=QUICK)
     with pytest.raises(ModelError, match=r"expected 3 releases of each picture, \(N, 3, \.\.\.\).*found \(2, 4, 8, 8\)"):
         attack(Target(small_split, Compose()), blobs.part("auxiliary"), {"inference": torch.zeros(2, 4, 8, 8)})

@@ -29,6 +29,7 @@ ROWS: dict[str, dict[str, object]] = {
     "gan": {"blocks": 0, "channels": 4, "fitting": QUICK, "epochs": 2, "batch_size": 64, "critic_channels": 4, "critic_steps": 3},
     "ensemble": {"residual": [[0, 4]], "fitting": QUICK},
     "averaging": {"releases": 3, "blocks": 0, "channels": 4, "fitting": QUICK},
+    "averaging-near": {"releases": 3, "blocks": 0, "channels": 4, "fitting": QUICK},
     "likelihood": {"steps": 5, "pictures": 6},
     "decoder-white": {"blocks": 0, "channels": 4, "fitting": QUICK, "pictures": 6, "search": {"steps": 5}},
     "mirror-white": {"fitting": QUICK, "pictures": 6, "search": {"steps": 5}},

@@ -77,6 +77,16 @@ class FeatureAttack(ABC):
         """How many releases of each picture the adversary sees."""
         return 1
 
+    @property
+    def gray_levels(self) -> int:
+        """How far pixels of those pictures lie from the one to recover, of 255, at most; 0 where it is sent byte for byte."""
+        return 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the adversary sees the same bytes sent again, which a sticky device answers alike."""
+        return self.releases > 1 and not self.gray_levels
+
     def fit(self, adversary: Adversary) -> None:
         """Learn from the adversary's own pictures. Run with gradient, inside the attack's ambient stream."""
 

@@ -112,15 +112,16 @@ class Recordings:
         return self.fitted.feature_shape
 
 
-def record(adversary: Adversary, releases: int = 1) -> Recordings:
+def record(adversary: Adversary, releases: int = 1, *, gray_levels: int = 0) -> Recordings:
     """Record what a target releases for an adversary's own pictures.
 
     Args:
         adversary: what the adversary has.
         releases: how often each picture is asked about at every draw; the answers are averaged.
+        gray_levels: above 0, near-duplicates of it are asked about instead, every pixel within so many levels of 255.
     """
-    view = adversary.view
-    return Recordings(view.record(adversary.auxiliary, releases), view.record(adversary.held_out, releases))
+    parts = (adversary.auxiliary, adversary.held_out)
+    return Recordings(*(adversary.view.record(part, releases, gray_levels=gray_levels) for part in parts))
 
 
 class Choice:
