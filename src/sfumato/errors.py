@@ -13,7 +13,10 @@
     ├── CutError                 a cut that does not exist, or that several tensors cross
     ├── WeightsError             a weights file that is truncated, foreign or unsafe
     ├── TrainingError            a run that cannot go on: a loss that is not finite
-    └── StorageError             the disk: no space, no permission, a run held by somebody else
+    ├── StorageError             the disk: no space, no permission, a run held by somebody else
+    ├── ExportError              a target that cannot be exported, or whose export computes something else
+    ├── BundleError              an exported bundle that is damaged, of another version or unsafe
+    └── ServiceError             a server that refused a request or did not answer it
 
 A message says what was expected, what was found and what to do. The command line prints it alone and exits with status 2.
 """
@@ -84,6 +87,27 @@ class TrainingError(SfumatoError, RuntimeError):
 
 class StorageError(SfumatoError, OSError):
     """A run that cannot be read or written."""
+
+
+class ExportError(SfumatoError, ValueError):
+    """A target that cannot be exported, or whose export computes something else than it."""
+
+
+class BundleError(SfumatoError, ValueError):
+    """A bundle that is damaged, incomplete, of another version or unsafe; nothing of it was loaded."""
+
+
+class ServiceError(SfumatoError, RuntimeError):
+    """A request that a server refused, or that it did not answer in time.
+
+    Args:
+        message: what was expected, what was found, what to do.
+        status: the name of the gRPC status, such as "UNAVAILABLE".
+    """
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
