@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sfumato.defenses.ressfl import ResSFL
     from sfumato.defenses.skip import Skip
     from sfumato.defenses.tl_dmi import TLDMI
+    from sfumato.deploy.export import export
     from sfumato.errors import SfumatoError
     from sfumato.evaluator import Evaluator
     from sfumato.inversion_types import Inversion
@@ -141,6 +142,7 @@ _HOME = {
     "by_identity": "data.identities",
     "classification_fisher": "analysis.fisher",
     "cuts": "split",
+    "export": "deploy.export",
     "freeze_points": "models.freezing",
     "harden": "train",
     "inversion_fisher": "analysis.fisher",
@@ -222,6 +224,7 @@ __all__ = [
     "by_identity",
     "classification_fisher",
     "cuts",
+    "export",
     "freeze_points",
     "harden",
     "inversion_fisher",
