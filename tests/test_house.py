@@ -68,9 +68,10 @@ ROWS = [
     {"inversions", "inversion_priors", "predictions"},
     {"pipeline"},
     {"fisher_stages", "importance"},
+    {"deploy"},
     {"demo"},
     {"studies"},
-    {"display", "place", "pairs_cli", "prior_cli", "fisher_cli", "cli_options"},
+    {"display", "place", "pairs_cli", "prior_cli", "fisher_cli", "cli_options", "export_cli", "serve_cli"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,10 +12,12 @@ import typer
 from sfumato.cli_options import DataRoot, Device, RecipePath, Restart, Resume, Runs, SkipBad
 from sfumato.display import console, print_audits, print_json, print_membership, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError
+from sfumato.export_cli import export
 from sfumato.fisher_cli import fisher
 from sfumato.pairs_cli import pairs
 from sfumato.place import open_workplace
 from sfumato.prior_cli import prior
+from sfumato.serve_cli import serve
 
 if TYPE_CHECKING:
     from sfumato.studies.results import Results
@@ -268,6 +270,18 @@ def report(
 
 
 app.command()(fisher)
+app.command()(export)
+app.command()(serve)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def infer(context: typer.Context) -> None:
+    """Run the head of a bundle on pictures and ask the server that has its tail; runs on devices, without PyTorch."""
+    try:
+        from sfumato.deploy.infer import main as run_infer
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"sfumato infer needs {error.name}, which is not installed; pip install 'sfumato[edge]'") from error
+    raise typer.Exit(run_infer(context.args))
 
 
 @study.command("list")

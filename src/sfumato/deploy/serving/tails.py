@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tail of a bundle, loaded from the bytes that were checked and run once before anybody is answered."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from sfumato.deploy.bundle import Bundle
+from sfumato.deploy.serving.batching import Run
+from sfumato.errors import BundleError
+
+
+def load_tail(bundle: Bundle, threads: int) -> Run:
+    """Load the tail of a bundle, and run it once.
+
+    Args:
+        bundle: opened for its tail.
+        threads: of ONNX Runtime; 0 for one for each core.
+
+    Raises:
+        BundleError: it cannot be loaded, or takes or answers something else than the manifest says.
+    """
+    manifest = bundle.manifest
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # on few cores, spinning takes them from gRPC
+    options.log_severity_level = 4
+    names = [manifest.answer.name]
+    try:
+        session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+        def run(z: NDArray[np.generic]) -> NDArray[np.float32]:
+            return np.asarray(session.run(names, {manifest.sent.name: z})[0])
+
+        answer = run(np.zeros((2, *manifest.sent.shape), manifest.sent.type))
+    except Exception as error:  # ONNX Runtime has errors without a common base
+        raise BundleError(
+            f"expected a tail in {bundle.folder} that takes {manifest.sent.name} {manifest.sent.shape} of {manifest.sent.type}, "
+            f"found one that fails on it ({type(error).__name__}); export the run again"
+        ) from error
+    if answer.shape != (2, *manifest.answer.shape) or answer.dtype != manifest.answer.type:
+        raise BundleError(
+            f"expected the tail in {bundle.folder} to answer (2, {', '.join(map(str, manifest.answer.shape))}) of "
+            f"{manifest.answer.type}, found {answer.shape} of {answer.dtype}; export the run again"
+        )
+    return run

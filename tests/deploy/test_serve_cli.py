@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sfumato serve`: its options reach the server, what contradicts is said by the option's name, and PyTorch stays out."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_bundles import write_bundle
+from typer.testing import CliRunner
+
+from sfumato.cli import app
+from sfumato.deploy import server
+from sfumato.deploy.serving.admission import Allowance
+from sfumato.deploy.serving.settings import Settings, credentials
+from sfumato.deploy.serving.waiting import Limits
+from sfumato.errors import BundleError, ConfigError, StorageError
+from sfumato.serve_cli import seconds
+
+
+def run(*words: str) -> None:
+    CliRunner().invoke(app, ["serve", *words], catch_exceptions=False)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[list[Path], Settings]]:
+    found: list[tuple[list[Path], Settings]] = []
+    monkeypatch.setattr(server, "serve", lambda folders, settings, say: found.append((list(folders), settings)))
+    return found
+
+
+def test_options_reach_the_server(asked) -> None:
+    words = (
+        "a b --port 0 --batch 8 --window 500us --queue 9 --queue-bytes 1KiB --message 2MB --timeout 3s --grace 1min --threads 2"
+    )
+    run(*words.split(), "--budget", "7/minute", "--metrics-port", "0", "--log", "l", "--tls-cert", "c", "--tls-key", "k")
+    ((folders, found),) = asked
+    assert folders == [Path("a"), Path("b")]
+    assert found == Settings(
+        port=0,
+        limits=Limits(size=8, window=5e-4, pictures=9, bytes=1024),
+        message=2_000_000,
+        timeout=3.0,
+        grace=60.0,
+        threads=2,
+        tls_cert=Path("c"),
+        tls_key=Path("k"),
+        budget=Allowance(7, 60.0),
+        metrics_port=0,
+        log=Path("l"),
+    )
+
+
+def test_what_is_not_said_is_safe(asked) -> None:
+    run("a")
+    assert asked[0][1] == Settings()
+    assert Settings().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--host 0.0.0.0", "--host 0.0.0.0 is not the loopback.*found no TLS and no tokens.*--insecure"),
+        ("--host 0.0.0.0 --tokens t", "found no TLS;"),
+        ("--host 0.0.0.0 --tls-cert c --tls-key k", "found no tokens;"),
+        ("--budget 5/week", "for a second or minute or hour or day"),
+        ("--host ::", "--host :: is not the loopback"),
+        ("--host example.org", "--host example.org is not the loopback"),
+        ("--tls-cert c", "found only --tls-cert"),
+        ("--tls-key k", "found only --tls-key"),
+        ("--client-ca a", "--client-ca needs TLS"),
+        ("--budget 5", "--budget must be"),
+        ("--window 2", "--window must be a length of time"),
+        ("--timeout 0s", "--timeout must be more"),
+        ("--timeout -1s", "--timeout must be"),
+        ("--grace soon", "--grace must be"),
+        ("--queue-bytes 0", "--queue-bytes must be"),
+        ("--message x", "--message must be"),
+    ],
+)
+def test_what_contradicts_is_said(asked, words: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run("a", *words.split())
+    assert not asked
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_the_loopback_needs_nothing(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"insecure": True},
+        {"tls_cert": Path("c"), "tls_key": Path("k"), "tokens": Path("t")},
+        {"tls_cert": Path("c"), "tls_key": Path("k"), "client_ca": Path("a")},
+    ],
+)
+def test_beyond_it_either_what_protects_or_the_word(words) -> None:
+    assert Settings(host="0.0.0.0", **words)
+
+
+def test_files_that_are_no_certificates_are_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    (tmp_path / "x").write_text("nothing")
+    (tmp_path / "x").chmod(0o600)
+    for path in (tmp_path / "x", tmp_path / "missing"):
+        with pytest.raises(ConfigError, match="--tls-cert .* --tls-key .*expected PEM files"):
+            server.serve([tmp_path / "b"], Settings(port=0, tls_cert=path, tls_key=path))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text("nothing")
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match=f"--tls-key .*: expected a file that its owner alone can read, found mode {mode:o}"):
+        credentials(Settings(tls_cert=path, tls_key=path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "pictures", "bytes_"),
+    [
+        (Settings(), 64, 4096 + 64 * 100),
+        (Settings(limits=Limits(size=200)), 200, 4096 + 200 * 100),
+        (Settings(message=1000), 10, 1000),
+        (Settings(message=10), 1, 10),
+    ],
+)
+def test_a_request_is_bounded_in_pictures_and_in_bytes(settings: Settings, pictures: int, bytes_: int) -> None:
+    assert (settings.pictures_most(100), settings.message_most(100)) == (pictures, bytes_)
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: expected .* a port that is free"):
+            server.serve([tmp_path / "b"], Settings(port=port, log=tmp_path / "log"))
+        with pytest.raises(ConfigError, match=f"--metrics-port {port}: expected"):
+            server.serve([tmp_path / "b"], Settings(port=0, metrics_port=port, log=tmp_path / "log"))
+
+
+def test_bundles_that_cannot_be_served_are_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with pytest.raises(BundleError, match="different models"):
+        server.serve([tmp_path / "b", tmp_path / "b"], Settings())
+    with pytest.raises(BundleError, match="expected a bundle"):
+        server.serve([tmp_path / "nothing"], Settings())
+    content = bytearray((tmp_path / "b" / "tail.onnx").read_bytes())
+    content[60] ^= 1
+    (tmp_path / "b" / "tail.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match="SHA-256"):
+        server.serve([tmp_path / "b"], Settings())
+
+
+def test_a_message_that_no_picture_fits_into_is_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with pytest.raises(ConfigError, match="--message must be at least the 64 bytes"):
+        server.serve([tmp_path / "b"], Settings(port=0, message=63, log=tmp_path / "log"))
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with pytest.raises(StorageError, match="--log"):
+        server.serve([tmp_path / "b"], Settings(log=tmp_path))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2ms", 2e-3), ("0s", 0), ("1.5 s", 1.5), ("1min", 60), ("250us", 2.5e-4)])
+def test_lengths_of_time(text: str, expected: float) -> None:
+    assert seconds(text, "--window") == pytest.approx(expected)
+
+
+def test_serving_does_not_import_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import sfumato.cli, sfumato.deploy.server, sfumato.deploy.serving.service\n"
+        "print(*[name for name in ('pydantic', 'tritonclient.utils', 'mlserver', 'onnx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("pydantic|mlserver|onnx", done.stdout)
