@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench [NAME...]`: run the benchmarks, print a table, write results/bench.json."""
+"""`python -m bench [NAME...]`: run the benchmarks, print a table, write results/bench.json, or results/bench-NAME.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import cem, decoder, inversion, membership, membership_scoring, memory, patrol, startup, street, throughput, tl_dmi
+from bench import (
+    cem,
+    decoder,
+    inversion,
+    membership,
+    membership_scoring,
+    memory,
+    patrol,
+    serving,
+    split,
+    startup,
+    street,
+    throughput,
+    tl_dmi,
+)
 from sfumato.audit import hardware
 from sfumato.files import write_json
 
@@ -27,12 +41,14 @@ BENCHMARKS = {
     "membership_scoring": membership_scoring.run,
     "inversion": inversion.run,
     "tl_dmi": tl_dmi.run,
+    "split": split.run,
+    "serving": serving.run,
 }
 OUTPUT = Path("results") / "bench.json"
 
 
 def main(names: list[str]) -> int:
-    """Run the benchmarks of these names, or all and write them down; return 1 where one misses its bound."""
+    """Run the benchmarks of these names, or all, and write them down; return 1 where one misses its bound."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"no benchmark named {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -45,12 +61,10 @@ def main(names: list[str]) -> int:
     for row in rows:
         table.add_row(row.measure, f"{row.value:.3g} {row.unit}", f"{row.relation} {row.bound:g}", "yes" if row.holds else "NO")
     Console().print(table)
-    if not names:  # a part of them would overwrite the record of all
-        versions = {"torch": torch.__version__, "python": platform.python_version()}
-        write_json(
-            OUTPUT, {"rows": [row.record() for row in rows], "hardware": hardware(torch.device("cpu")), "versions": versions}
-        )
-        print(f"written to {OUTPUT}")
+    output = OUTPUT.with_stem("-".join([OUTPUT.stem, *names]))  # a part does not overwrite the record of all
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    write_json(output, {"rows": [row.record() for row in rows], "hardware": hardware(torch.device("cpu")), "versions": versions})
+    print(f"written to {output}")
     return 0 if all(row.holds for row in rows) else 1
 
 

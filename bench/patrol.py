@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from bench.row import Row
 from sfumato.data.base import Data, Reading
 from sfumato.data.synthetic import Street
 from sfumato.defenses.masks import SoftMasks, Sparsity
+from sfumato.deploy.exporting.onnx_files import silence
 from sfumato.split import Split, cost
 from sfumato.train import assemble, fit
 from sfumato.types import Epoch
@@ -87,26 +84,26 @@ def _second_epoch(data: Data, defenses: list[sf.Defense]) -> tuple[float, float]
 def _latencies() -> list[Row]:
     """Measure the whole head and the pruned ones, one picture at a time, in alternating rounds."""
     x = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    heads = {"whole": _head(None), **{budget: _head(budget) for budget in BUDGETS}}
+    heads = {"whole": pruned_head(None), **{budget: pruned_head(budget) for budget in BUDGETS}}
     macs = {name: cost(head, x).macs for name, head in heads.items()}
     with tempfile.TemporaryDirectory() as folder:
         exported = {name: _export(head, x, Path(folder) / f"{name}.onnx") for name, head in heads.items()}
         sizes = {name: _weights(path) for name, path in exported.items()}
-        eager = _milliseconds({name: _eager(head, x) for name, head in heads.items()})
-        runtime = _milliseconds({name: _runtime(path, x) for name, path in exported.items()})
+        plain = milliseconds({name: eager(head, x) for name, head in heads.items()})
+        runtime = milliseconds({name: _runtime(path, x) for name, path in exported.items()})
     rows = []
     for budget, limit in BUDGETS.items():
         removed = 1 - macs[budget] / macs["whole"]
         rows.append(Row(f"weights of four stages at {budget}, exported", sizes[budget] / 1e6, "MB", "<=", limit / 1e6))
-        for name, times in (("eager PyTorch", eager), ("ONNX Runtime", runtime)):
+        for name, times in (("eager PyTorch", plain), ("ONNX Runtime", runtime)):
             saved = statistics.median(1 - pruned / whole for pruned, whole in zip(times[budget], times["whole"], strict=True))
             details = {"macs_removed": removed, "time_saved": saved, "ms": {key: times[key] for key in ("whole", budget)}}
             rows.append(Row(f"time saved at {budget}, of MACs saved, {name}", saved / removed, "", ">=", 0.7, details))
     return rows
 
 
-def _head(budget: str | None) -> torch.nn.Module:
-    """Return four stages of ResNet-18, with random masks pruned down to a budget."""
+def pruned_head(budget: str | None) -> torch.nn.Module:
+    """Return four stages of ResNet-18, with random masks pruned down to a budget; whole where it is None."""
     model = sf.build_model("resnet18", classes=100, shape=(3, SIDE, SIDE), options={"stem": "imagenet"})
     halves: Split = sf.split(model, at="layer4").eval()
     if budget is not None:
@@ -121,9 +118,7 @@ def _head(budget: str | None) -> torch.nn.Module:
 
 def _export(head: torch.nn.Module, x: Tensor, path: Path) -> Path:
     """Write a head as ONNX, in silence."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with silence():
         torch.onnx.export(head, (x,), str(path), dynamo=True, external_data=False)
     return path
 
@@ -133,7 +128,9 @@ def _weights(path: Path) -> int:
     return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(str(path)).graph.initializer)
 
 
-def _eager(head: torch.nn.Module, x: Tensor) -> Callable[[], object]:
+def eager(head: torch.nn.Module, x: Tensor) -> Callable[[], object]:
+    """Return a call of a module in eager PyTorch."""
+
     def call() -> object:
         with torch.inference_mode():
             return head(x)
@@ -149,7 +146,7 @@ def _runtime(path: Path, x: Tensor) -> Callable[[], object]:
     return lambda: session.run(None, given)
 
 
-def _milliseconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+def milliseconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
     """Return CPU milliseconds of a call, for each in alternating rounds, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
