@@ -7,6 +7,8 @@ import asyncio
 
 import grpc
 
+from sfumato.deploy.protocol import SERVICE
+
 
 async def _echo(request: bytes, context: object) -> bytes:
     return request
@@ -15,7 +17,7 @@ async def _echo(request: bytes, context: object) -> bytes:
 async def _serve() -> None:
     server = grpc.aio.server()
     handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(_echo)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)

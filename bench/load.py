@@ -15,7 +15,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
+from sfumato.deploy.protocol import SERVICE
+
+INFER = f"/{SERVICE}/ModelInfer"
 WARMING = 1 / 3
 """Of the time that is measured, what is asked before."""
 _MOST = 64 << 20

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from sfumato.data.base import Data, Reading
 from sfumato.data.synthetic import Street
 from sfumato.defenses.masks import SoftMasks, Sparsity
 from sfumato.deploy.exporting.onnx_files import silence
+from sfumato.deploy.sessions import session_of
 from sfumato.split import Split, cost
 from sfumato.train import assemble, fit
 from sfumato.types import Epoch
@@ -139,9 +139,7 @@ def eager(head: torch.nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def _runtime(path: Path, x: Tensor) -> Callable[[], object]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = session_of(path.read_bytes())
     given: dict[str, np.ndarray] = {session.get_inputs()[0].name: x.numpy()}
     return lambda: session.run(None, given)
 

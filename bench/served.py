@@ -18,6 +18,8 @@ import grpc
 import psutil
 from tritonclient.grpc import service_pb2 as messages
 
+from sfumato.deploy.protocol import SERVICE
+
 
 @dataclass(frozen=True)
 class Running:
@@ -40,7 +42,7 @@ class Running:
 
 START_S = 60.0
 """Seconds that a server may take to start."""
-_READY = "/inference.GRPCInferenceService/ServerReady"
+_READY = f"/{SERVICE}/ServerReady"
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class Target:
             return
         method = METHODS[data[0] % len(METHODS)]
         context = Context(data[1:])
-        handler = self._service.service(Call(f"/{service.SERVICE}/{method}"))
+        handler = self._service.service(Call(f"/{protocol.SERVICE}/{method}"))
         try:
             reply = self._loop.run_until_complete(handler.stream_unary(None, context))
         except AbortedError as error:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from example_audits import audit, before_and_after, certificate, near, private, recognition, result, searched
-from sfumato.verdict import closest, failure, refuted, verdict
+from sfumato.verdict import ONLY_BLIND, closest, failure, refuted, verdict
 
 
 def test_verdict_when_it_got_better() -> None:
@@ -50,6 +50,7 @@ def test_verdict_names_a_doubt_of_ssim() -> None:
     [
         ({"name": "likelihood", "access": "weights"}, "likelihood, which sees the weights"),
         ({"name": "mirror"}, "mirror, which sees the features"),
+        ({"name": "mean"}, "mean, which sees nothing"),
         ({"access": "weights"}, "decoder, which sees the weights"),
     ],
 )
@@ -90,6 +91,13 @@ def test_verdict_of_one_audit() -> None:
     (sentence,) = verdict([audit()])
     assert "decoder, which sees the features" in sentence
     assert "MSE 0.0100, PSNR 20.0 dB and SSIM 0.80" in sentence
+
+
+def test_a_blind_attack_alone_tells_nothing_of_what_leaks() -> None:
+    blind = replace(audit(), attacks=(result(0.04, name="mean"),))
+    assert verdict([blind]) == [f"{ONLY_BLIND} The target is right on 98.0 % of the test pictures."]
+    (sentence,) = verdict([replace(blind, attacks=(*blind.attacks, result(0.05)))])
+    assert sentence.startswith("The strongest attack (mean, which sees nothing) rebuilds pictures")
 
 
 def test_an_attack_below_the_floor_is_told_with_its_owner() -> None:

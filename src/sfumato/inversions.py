@@ -130,23 +130,19 @@ class _Inquiry:
             lambda name, attack, seed: self._attacked(name, attack, priors[attack.kind], seed),
             classes=classes,
             priors=lambda: [searched.facts for searched in priors.values()],
-            seeds=self._seeds,
+            seeds=self.recipe.seeds,
             title=recipe.name,
             show_private=self.workplace.show_private,
         )
 
     def judged(self) -> tuple[Labels, tuple[JudgedPictures, ...]]:
         """Return what every attack made with the first seed, judged picture by picture."""
-        classes, court, priors, seed = self._classes, self._court, self._searched(), self._seeds[0]
+        classes, court, priors, seed = self._classes, self._court, self._searched(), self.recipe.seeds[0]
         made = (
             (name, attack, self._attacked(name, attack, priors[attack.kind], seed))
             for name, attack in self.recipe.inverting.items()
         )
         return classes, tuple(judge_inversion(*one, classes=classes, court=court, seed=seed)[1] for one in made)
-
-    @property
-    def _seeds(self) -> tuple[int, ...]:
-        return self.recipe.audit.seeds or (self.recipe.seed,)
 
     def _searched(self) -> dict[PriorKind, Searched]:
         """Return the priors that the attacks search."""

@@ -59,7 +59,7 @@ def audit_recipe(recipe: Recipe, data: Data, workplace: Workplace, *, title: str
     target = draft if recipe.pretraining is None else build_target(recipe, data, workplace)
     trained = train_built(target, recipe, data, workplace)
     target.sticky = recipe.audit.sticky
-    seeds = recipe.audit.seeds or (recipe.seed,)
+    seeds = recipe.seeds
     scored = sample(data, recipe.audit.pictures, seeds[0]) if recipe.attacks else {}
     attack = partial(
         attack_target,

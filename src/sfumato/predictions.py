@@ -85,7 +85,7 @@ class _Play:
             references=self._references(stages) if stages else None,
             known=draw_known(game.member, game.pool.labels, self.options.known, generator(recipe.seed, "known")),
         )
-        seeds = recipe.audit.seeds or (recipe.seed,)
+        seeds = recipe.seeds
         stored = [mine.key, *(self._answers_of(stage).key for stage in stages)]
         attack = partial(self._attack, target=target, evidence=evidence, stored=stored)
         results = [attack(name, seed) for seed in seeds for name in recipe.inference]

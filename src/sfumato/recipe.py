@@ -76,6 +76,11 @@ class Recipe:
     recognizer: Recognizer | None
     device: DeviceBudget | None
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the passes of the audit, at least one."""
+        return self.audit.seeds or (self.seed,)
+
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe from a file.

@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 from sfumato.types import AttackResult, Audit, Exhibit, Interval, Recognition, Selection, TargetFacts
 
+BLIND = "mean"
+"""The attack that answers the same whatever it sees."""
+
 _MEASURES = (
     "Attack", "Pictures of", "Weights", "Seed", "Access", "Pictures", "MSE", "PSNR (dB)", "PSNR, mean of pictures (dB)", "SSIM",
     "LPIPS",
@@ -266,7 +269,7 @@ def _difference(before: int | None, after: int | None) -> str:
 def _blind_row(audits: Sequence[Audit]) -> list[Row]:
     """Return what an adversary reaches that sees nothing, where any audit ran it: errors near it have recovered little."""
     errors = [
-        next((result.mse for result in audit.attacks if (result.name, result.part) == ("mean", "inference")), None)
+        next((result.mse for result in audit.attacks if (result.name, result.part) == (BLIND, "inference")), None)
         for audit in audits
     ]
     cells = tuple("not run" if error is None else show_interval(error, "#.3g") for error in errors)

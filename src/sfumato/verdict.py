@@ -10,6 +10,7 @@ from sfumato.inversion_verdict import inversion_alone, inversion_compared, inver
 from sfumato.membership_verdict import membership_alone, membership_compared, over_models, reservations
 from sfumato.quantity import show_bytes
 from sfumato.tables import (
+    BLIND,
     columns,
     describe_attack,
     headline,
@@ -20,6 +21,8 @@ from sfumato.tables import (
     shows_features,
 )
 from sfumato.types import AttackResult, Audit, Certificate, Interval, Part, TargetFacts
+
+ONLY_BLIND = "Only a blind attack was run, which sees nothing of what is sent: nothing is known of what that gives away."
 
 _PICTURES: Mapping[Part, str] = {"inference": "pictures of inference time", "train": "training pictures"}
 
@@ -157,6 +160,8 @@ def _alone(audit: Audit) -> str:
     result = audit.strongest()
     if result is None:
         return f"No attack was scored on pictures of inference time: this audit says nothing about what leaks. {right}"
+    if {one.name for one in audit.attacks} == {BLIND}:
+        return f"{ONLY_BLIND} {right}"
     numbers = f"MSE {show_number(result.mse.value, '#.3g')}, PSNR {show_number(result.psnr.value, '.1f')} dB"
     return (
         f"The strongest attack ({_attack(result)}) rebuilds pictures that it never trained on "
@@ -217,7 +222,7 @@ def _numbers(before: AttackResult, after: AttackResult) -> str:
 
 
 def _attack(result: AttackResult) -> str:
-    return f"{result.name}, which sees the {result.access}"
+    return f"{result.name}, which sees {'nothing' if result.name == BLIND else f'the {result.access}'}"
 
 
 def _right(audit: Audit) -> str:

@@ -15,7 +15,6 @@ from sfumato.data.resident import ResidentPictures
 from sfumato.deploy.exporting import formats
 from sfumato.deploy.exporting.calibration import Wire
 from sfumato.deploy.exporting.formats import (
-    ONLY_BLIND,
     UNAUDITED,
     UNCUT,
     WIRES,
@@ -30,6 +29,7 @@ from sfumato.errors import ExportError
 from sfumato.split import whole
 from sfumato.target import Target
 from sfumato.types import Audit
+from sfumato.verdict import ONLY_BLIND
 
 COARSE = Wire("uint8", torch.zeros(1), torch.full((1,), 0.5))
 
@@ -154,7 +154,7 @@ def test_what_holds_for_sticky_devices_alone_says_so(sticky: bool, defenses: tup
 def test_a_blind_attack_alone_tells_nothing(blobs: sf.Data) -> None:
     audit = sf.audit(target(), blobs, attacks=["mean"], pictures=4)
     found = measure_format(target(), blobs, Wire("float32"), seed=0, audited=lambda sending, wire: audit)
-    assert found.leak.endswith(ONLY_BLIND)
+    assert found.leak.startswith(f"No defense protects what this head sends. {ONLY_BLIND}")
 
 
 @pytest.mark.parametrize("defenses", [(), (sf.Noise(sigma=0.1),)])

@@ -19,7 +19,7 @@ from sfumato.deploy import protocol
 from sfumato.deploy.manifest import Manifest
 from sfumato.deploy.serving.admission import Allowance, Budgets, Door
 from sfumato.deploy.serving.batching import Batcher
-from sfumato.deploy.serving.service import SERVICE, Served, Service
+from sfumato.deploy.serving.service import Served, Service
 from sfumato.deploy.serving.service_log import ServiceLog
 from sfumato.deploy.serving.service_metrics import ServiceMetrics
 from sfumato.deploy.serving.waiting import Limits
@@ -78,7 +78,7 @@ def run(manifest: Manifest, scenario: Callable, tail=None, limits=None, **how) -
 
 async def call(service: Service, method: str, content: object) -> bytes | tuple[str, str, dict[str, str]]:
     context = Context(content)
-    handler = service.service(SimpleNamespace(method=f"/{SERVICE}/{method}"))
+    handler = service.service(SimpleNamespace(method=f"/{protocol.SERVICE}/{method}"))
     try:
         return await handler.stream_unary(None, context)
     except AbortedError:

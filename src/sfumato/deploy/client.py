@@ -29,11 +29,15 @@ from sfumato.deploy.asking.channel import Access as Access  # of whoever makes a
 from sfumato.deploy.asking.channel import channel_maker
 from sfumato.deploy.asking.connection import Connection
 from sfumato.deploy.asking.refusals import another_export, refused, strange
-from sfumato.deploy.asking.retries import PUSHBACK, pause
+from sfumato.deploy.asking.retries import pause
 from sfumato.deploy.edge import Edge
-from sfumato.deploy.protocol import TYPES, answer_of, request_of
+from sfumato.deploy.protocol import PUSHBACK, TYPES, answer_of, request_of
 from sfumato.errors import ConfigError, DataError, ServiceError
 
+DEADLINE = 10.0
+"""Seconds for a request, all its tries together, where nothing else is said."""
+RETRIES = 100
+"""How often a request is asked again, at most, where nothing else is said: the deadline ends it before."""
 BATCH_MOST = 1024
 """Pictures in one request, at most."""
 
@@ -72,8 +76,8 @@ class Client:
         server: str,
         *,
         access: Access | None = None,
-        deadline: float = 10.0,
-        retries: int = 100,
+        deadline: float = DEADLINE,
+        retries: int = RETRIES,
         sticky: bool = False,
     ) -> None:
         if not 0 < deadline < threading.TIMEOUT_MAX:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sfumato.deploy.bundle import HEAD, Bundle, open_bundle
 from sfumato.deploy.draws import Fresh, Source, Sticky, fill
 from sfumato.deploy.manifest import Manifest, TensorFacts
+from sfumato.deploy.sessions import session_of
 from sfumato.errors import BundleError, ConfigError, DataError
 
 _ORT_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)"}
-_ERRORS_ONLY = 3  # of ONNX Runtime's levels of its log
 _THREADS_MOST = 1024  # more are a slip of the hand, which takes all of the memory
 _AT_ONCE = 64  # pictures that the head runs on, whose intermediate features a small device must hold
 
@@ -113,13 +113,8 @@ def as_input(pictures: NDArray[np.generic], facts: TensorFacts) -> NDArray[np.fl
 
 def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     """Make a session of a head, which must take and return what the manifest says."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would drain a battery
     try:
-        session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        session = session_of(bundle.model, threads=threads)
     except Exception as error:  # its errors have no common base but this one
         raise BundleError(
             f"expected {bundle.folder / HEAD} to be a head that ONNX Runtime {onnxruntime.__version__} runs: {error}; export the "

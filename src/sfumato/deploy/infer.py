@@ -23,7 +23,7 @@ from sfumato.deploy.asking.answers import Answer
 from sfumato.deploy.asking.channel import Access
 from sfumato.deploy.asking.pictures import Picture, find_pictures, read_pictures
 from sfumato.deploy.asking.refusals import plain
-from sfumato.deploy.client import BATCH_MOST, Client
+from sfumato.deploy.client import BATCH_MOST, DEADLINE, RETRIES, Client
 from sfumato.deploy.edge import Edge
 from sfumato.deploy.manifest import Manifest
 from sfumato.errors import ConfigError, CorruptPictureError, DataError, SfumatoError, StorageError
@@ -85,12 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--ca", metavar="FILE", help="certificates, PEM, that the server's must descend from (default: the usual ones)")
     add("--certificate", metavar="FILE", help="this device's own certificate, PEM")
     add("--key", metavar="FILE", help="its private key, PEM")
-    add("--deadline", metavar="SECONDS", type=float, default=10.0, help="for a request with all its tries (default: 10)")
-    add(
-        "--retries", metavar="N", type=int, default=100, help="how often to ask again, at most, where that is safe (default: 100)"
-    )
-    add("--batch", metavar="N", type=int, default=16, help="pictures in one request (default: 16)")
-    add("--threads", metavar="N", type=int, default=1, help="that the head runs with (default: 1)")
+    add("--deadline", metavar="SECONDS", type=float, default=DEADLINE, help="for all tries of a request (default: %(default)g)")
+    again = "how often to ask again, at most, where that is safe (default: %(default)s)"
+    add("--retries", metavar="N", type=int, default=RETRIES, help=again)
+    add("--batch", metavar="N", type=int, default=16, help="pictures in one request (default: %(default)s)")
+    add("--threads", metavar="N", type=int, default=1, help="that the head runs with (default: %(default)s)")
     add("--sticky", action="store_true", help="give byte-identical pictures identical noise, until this command ends")
     add("--insecure", action="store_true", help="speak plain text to a server that is not on this machine")
     add("--skip-bad", action="store_true", help="pass over pictures that cannot be decoded, and say how many")

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from sfumato.deploy.reading import read_record, wrong
 from sfumato.errors import BundleError
 
@@ -23,8 +25,6 @@ FORMAT = 1
 FILE = "manifest.json"
 
 WireFormat = Literal["float32", "float16", "uint8"]
-BYTES: Mapping[WireFormat, int] = {"float32": 4, "float16": 2, "uint8": 1}
-"""Of one number in each format."""
 TYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8"}
 """The serving protocol's names of number types."""
 VERSION = "1"
@@ -158,7 +158,7 @@ class Manifest:
     @property
     def bytes_per_picture(self) -> int:
         """Bytes of one z on the wire."""
-        return BYTES[self.wire] * math.prod(self.sent.shape)
+        return np.dtype(self.sent.type).itemsize * math.prod(self.sent.shape)
 
 
 def to_bytes(manifest: Manifest) -> bytes:

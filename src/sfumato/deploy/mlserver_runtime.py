@@ -22,8 +22,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+from sfumato.deploy.sessions import session_of
 
 if TYPE_CHECKING:
     from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor
@@ -86,10 +87,7 @@ def _tail() -> type:
 
         async def load(self) -> bool:
             """Load the file that the settings name."""
-            options = onnxruntime.SessionOptions()
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            path = await get_model_uri(self._settings)
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = session_of(await get_model_uri(self._settings), threads=0)
             return True
 
         @property

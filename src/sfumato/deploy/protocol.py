@@ -21,6 +21,10 @@ from sfumato.deploy.manifest import TYPES as TYPES  # the words of a repository 
 from sfumato.deploy.manifest import VERSION as VERSION
 from sfumato.deploy.manifest import TensorFacts
 
+SERVICE = "inference.GRPCInferenceService"
+"""The name of the protocol's service; a method's path is "/SERVICE/METHOD"."""
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Where a server says in how many milliseconds to come back; a negative number is never."""
 PICTURES_MOST = 1 << 20
 """Pictures in one request that are believed, before anything is multiplied."""
 

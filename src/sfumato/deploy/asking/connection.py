@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-_SERVICE = "/inference.GRPCInferenceService/"
+from sfumato.deploy.protocol import SERVICE
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Connection:
         started = time.monotonic()
         silent = False
         try:
-            reply: bytes = line.channel.unary_unary(_SERVICE + method)(request, timeout=timeout, metadata=metadata)
+            reply: bytes = line.channel.unary_unary(f"/{SERVICE}/{method}")(request, timeout=timeout, metadata=metadata)
             return reply
         except grpc.RpcError as error:
             # A server that says so itself does so before; the timers of gRPC are a little early at times.

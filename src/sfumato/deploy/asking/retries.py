@@ -18,8 +18,6 @@ FIRST = 0.1
 LONGEST = 2.0
 """Seconds, at most, of any random pause."""
 _UNANSWERED = ("UNAVAILABLE", "CANCELLED")  # the second is what a server's end makes of a request that has just come
-PUSHBACK = "grpc-retry-pushback-ms"
-"""Where a server says in how many milliseconds to come back; a negative number is never."""
 
 
 def pause(status: str, pushback: str | None, tries: int, *, uniform: Callable[[float, float], float]) -> float | None:

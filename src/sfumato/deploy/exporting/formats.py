@@ -37,12 +37,10 @@ from sfumato.verdict import verdict
 
 WIRES: tuple[WireFormat, ...] = get_args(WireFormat)
 """The formats, the widest first."""
-ONLY_BLIND = "Only a blind attack was run, which sees nothing of what this head sends: nothing is known of what it gives away."
 UNAUDITED = "No attack was run on what this head sends: nothing is known of what it gives away."
 UNCUT = "This model is not cut: what the device sends is the picture itself, and no attack was run on that."
 
 _BARE = "No defense protects what this head sends. "
-_BLIND = "mean"  # the attack that answers the same whatever it sees
 _STICKY = " This holds for devices that repeat their noise for the same picture: run them with --sticky."
 
 _PICTURES = 512  # to calibrate on
@@ -165,8 +163,6 @@ def measure_format(target: Target, data: Data, wire: Wire, *, seed: int, audited
 def _told(audit: Audit, target: Target) -> str:
     """Say what leaks, of what kind of device, behind which defense."""
     bare = _BARE if isinstance(target.defense, Compose) and not len(target.defense) else ""
-    if all(result.name == _BLIND for result in audit.attacks):
-        return bare + ONLY_BLIND
     return bare + verdict([audit])[0] + (_STICKY if audit.target.sticky and target.protection.stochastic else "")
 
 

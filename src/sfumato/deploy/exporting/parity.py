@@ -67,12 +67,10 @@ class Runtime:
     """
 
     def __init__(self, file: bytes) -> None:
-        import onnxruntime
+        from sfumato.deploy.sessions import session_of
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
         with _runtime_errors():
-            self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self._session = session_of(file)
 
     def __call__(self, **given: NDArray[np.generic]) -> NDArray[np.generic]:
         """Return the one output for inputs given by name."""

@@ -55,7 +55,7 @@ class Run:
     @property
     def seed(self) -> int:
         """Of the first pass of its audit."""
-        return (*self.recipe.audit.seeds, self.recipe.seed)[0]
+        return self.recipe.seeds[0]
 
     def audited(self, target: Target, wire: Wire) -> Audit | None:
         """Attack a target that sends in a format with the attacks and seeds of the run, or find it attacked.
@@ -72,7 +72,7 @@ class Run:
             return None
         if wire.wire == "float32" and self.audit is not None and self.audit.attacks:
             return self.audit
-        seeds = self.recipe.audit.seeds or (self.recipe.seed,)
+        seeds = self.recipe.seeds
         scored = sample(self.data, self.recipe.audit.pictures, seeds[0])
         recipe = self.recipe if wire.wire == "float32" else replace(self.recipe, name=f"{self.recipe.name}, {wire.wire}")
         findings = [

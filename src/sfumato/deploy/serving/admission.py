@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from sfumato.deploy.protocol import PUSHBACK
 from sfumato.deploy.serving.tokens import Tokens
 from sfumato.errors import ConfigError
 
@@ -51,7 +52,7 @@ class RefusalError(Exception):
     @property
     def trailers(self) -> tuple[tuple[str, str], ...]:
         """The metadata that goes with it: what gRPC's own retries obey."""
-        return () if self.pushback is None else (("grpc-retry-pushback-ms", str(self.pushback)),)
+        return () if self.pushback is None else ((PUSHBACK, str(self.pushback)),)
 
 
 class Door:

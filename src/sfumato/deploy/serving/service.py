@@ -31,7 +31,6 @@ from sfumato.deploy.serving.service_log import Record, ServiceLog
 from sfumato.deploy.serving.service_metrics import ServiceMetrics
 from sfumato.deploy.serving.waiting import QueueFullError
 
-SERVICE = "inference.GRPCInferenceService"
 NAME = "sfumato"
 """Of the server, in its metadata; its version is not told."""
 
@@ -95,7 +94,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
         }
-        self._handlers = {f"/{SERVICE}/{name}": self._handler(name, method) for name, method in methods.items()}
+        self._handlers = {f"/{protocol.SERVICE}/{name}": self._handler(name, method) for name, method in methods.items()}
         self._unknown = self._handler("other", self._unimplemented)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:

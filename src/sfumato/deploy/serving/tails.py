@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from sfumato.deploy.bundle import Bundle
 from sfumato.deploy.serving.batching import Run
+from sfumato.deploy.sessions import session_of
 from sfumato.errors import BundleError
 
 
@@ -25,13 +25,9 @@ def load_tail(bundle: Bundle, threads: int) -> Run:
         BundleError: it cannot be loaded, or takes or answers something else than the manifest says.
     """
     manifest = bundle.manifest
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # on few cores, spinning takes them from gRPC
-    options.log_severity_level = 4
     names = [manifest.answer.name]
     try:
-        session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        session = session_of(bundle.model, threads=threads or len(os.sched_getaffinity(0)))
 
         def run(z: NDArray[np.generic]) -> NDArray[np.float32]:
             return np.asarray(session.run(names, {manifest.sent.name: z})[0])
