@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import sfumato as sf
+from clock import Clock
 from nets import small_net
 from sfumato.data.base import Data
 
@@ -33,6 +34,11 @@ def blobs() -> Data:
     for row, label in enumerate(y):
         x[row, 0, 2:6, (0 if label == 0 else 4) : (4 if label == 0 else 8)] += 0.6
     return sf.load_data((x, y))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

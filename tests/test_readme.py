@@ -29,6 +29,14 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+def replaced(code: str, small: dict[str, str]) -> str:
+    """The code of the README with what takes long made small, each once."""
+    for written, run in small.items():
+        assert code.count(written) == 1, written
+        code = code.replace(written, run)
+    return code
+
+
 def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, *_ = blocks("python")
     small = {
@@ -37,9 +45,7 @@ def test_the_python_example_runs_as_written_but_smaller(tmp_path: Path, monkeypa
         "epochs=5": "epochs=1",
         'attacks=["decoder"]': "attacks=[sf.Decoder(blocks=0, channels=4, fitting=quick)]",
     }
-    for written, run in small.items():
-        assert code.count(written) == 1, written
-        code = code.replace(written, run)
+    code = replaced(code, small)
 
     def shrunk(data: sf.Data) -> sf.Data:
         return sf.partition(data.with_parts(**{name: data.part(name).subset(torch.arange(80)) for name in ("train", "test")}))
@@ -146,9 +152,7 @@ def test_the_python_of_predictions_runs_as_written_but_smaller() -> None:
         "epochs=30": "epochs=4",
         "sf.MCMIA(15.78)": "sf.MCMIA(2.0)",
     }
-    for written, run in small.items():
-        assert code.count(written) == 1, written
-        code = code.replace(written, run)
+    code = replaced(code, small)
     x, y = torch.rand(200, 1, 8, 8), torch.arange(200) % 2
     names = {
         "sf": sf, "data": sf.load_data((x, y)), "model": sf.build_model("lenet5", classes=2, shape=(1, 8, 8)),
@@ -202,9 +206,7 @@ def test_the_python_of_weights_runs_as_written_but_smaller(tmp_path: Path, monke
         '["gmi", sf.KEDMI(steps=300)]': "[sf.GMI(steps=2)]",
         'priors="smoke"': "priors=tiny",
     }
-    for written, run in small.items():
-        assert code.count(written) == 1, written
-        code = code.replace(written, run)
+    code = replaced(code, small)
     settings = sf.PriorSettings(width=4, latent=8, steps=1, batch_size=4)
     public = sf.load_data("portraits", size=16, options={"identities": 4, "per_identity": 6}).part("train")
     monkeypatch.chdir(tmp_path)
@@ -226,9 +228,7 @@ def test_the_python_of_transfer_runs_as_written_but_smaller() -> None:
         "others, epochs=8": "others, epochs=1",
         "[1].name)], epochs=8": "[1].name)], epochs=1",
     }
-    for written, run in small.items():
-        assert code.count(written) == 1, written
-        code = code.replace(written, run)
+    code = replaced(code, small)
     names: dict[str, object] = {"sf": sf, "torch": torch}
     exec(compile(code, "README.md", "exec"), names)
     net, hardened, points = names["net"], names["hardened"], names["points"]

@@ -6,20 +6,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from clock import Clock
 from sfumato.deploy.serving.admission import Allowance, Budgets, RefusalError, host_of, read_allowance
 from sfumato.errors import ConfigError
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_a_budget_is_spent_and_refills_evenly(clock: Clock) -> None:

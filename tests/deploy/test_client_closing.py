@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from scripted_server import hang, refuse, scripted
+from scripted_server import Step, hang, refuse, scripted
 from toy_bundles import SHAPE, write_bundle
 
 from sfumato.deploy.client import Client
@@ -34,21 +34,8 @@ def wait_until(there: Callable[[], bool]) -> None:
     assert there()
 
 
-def test_closing_ends_what_is_on_its_way(bundle: tuple[Path, Manifest]) -> None:
-    with scripted(bundle[1], hang) as server, ThreadPoolExecutor(1) as pool:
-        client = Client(bundle[0], server.address, deadline=30)
-        asked = pool.submit(client.infer, PICTURES)
-        wait_until(lambda: bool(server.requests))
-        client.close()
-        with pytest.raises(ServiceError):
-            asked.result(timeout=20)
-        with pytest.raises(ServiceError, match="was closed"):
-            client.infer(PICTURES)
-    assert not [one.name for one in threading.enumerate() if one.name.startswith("sfumato-client")]
-
-
-def test_closing_ends_a_pause(bundle: tuple[Path, Manifest]) -> None:
-    step = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "25000")
+@pytest.mark.parametrize("step", [hang, refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "25000")], ids=["on its way", "in a pause"])
+def test_closing_ends_what_waits(step: Step, bundle: tuple[Path, Manifest]) -> None:
     with scripted(bundle[1], step) as server, ThreadPoolExecutor(1) as pool:
         client = Client(bundle[0], server.address, deadline=60)
         asked = pool.submit(client.infer, PICTURES)
@@ -56,6 +43,9 @@ def test_closing_ends_a_pause(bundle: tuple[Path, Manifest]) -> None:
         client.close()
         with pytest.raises(ServiceError):
             asked.result(timeout=15)
+        with pytest.raises(ServiceError, match="was closed"):
+            client.infer(PICTURES)
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("sfumato-client")]
 
 
 def test_closing_ends_every_stream_with_our_error(bundle: tuple[Path, Manifest]) -> None:

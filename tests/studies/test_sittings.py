@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clock import Clock
 from example_pairs import telling_pairs
 from sfumato.errors import ConfigError, StorageError
 from sfumato.studies.answers import Answer, AnswerBook, open_answers
@@ -16,20 +17,6 @@ from sfumato.studies.sittings import Said, Shown, Sittings
 
 PAIRS = telling_pairs(count=30)
 KINDS = {200: "real", 20: "first", 90: "second"}
-
-
-class Clock:
-    """Time that stands still until it is moved."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
