@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("pair", ["Bottleneck", "Noise", "ResSFL"])
+@pytest.mark.parametrize("pair", ["Bottleneck", "Noise", pytest.param("ResSFL", marks=pytest.mark.slow)])
 def test_cem_raises_the_error_of_the_adversary_at_the_same_accuracy(pair: str, tmp_path: Path) -> None:
     study = load_study("cem-effect")
     study = replace(study, rows=tuple(row for row in study.rows if pair in (row.label, row.over)))
