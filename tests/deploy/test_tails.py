@@ -14,7 +14,9 @@ from toy_bundles import answers, rehashed, rewrite, write_bundle
 
 from sfumato.deploy.bundle import open_bundle
 from sfumato.deploy.manifest import TensorFacts
+from sfumato.deploy.serving import tails
 from sfumato.deploy.serving.tails import load_tail
+from sfumato.deploy.sessions import session_of
 from sfumato.errors import BundleError
 
 
@@ -23,6 +25,23 @@ def test_a_tail_answers(tmp_path: Path, threads: int) -> None:
     write_bundle(tmp_path)
     z = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
     np.testing.assert_allclose(load_tail(open_bundle(tmp_path, "tail"), threads)(z), answers(z), rtol=1e-5)
+
+
+def test_the_largest_batch_is_run_before_anybody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+
+    class Noting:
+        def __init__(self, *given: object, **named: object) -> None:
+            self._session = session_of(*given, **named)  # type: ignore[arg-type]
+
+        def run(self, names: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            ran.append(len(given["z"]))
+            return self._session.run(names, given)
+
+    monkeypatch.setattr(tails, "session_of", Noting)
+    write_bundle(tmp_path)
+    load_tail(open_bundle(tmp_path, "tail"), 1, most=7)
+    assert ran == [7]
 
 
 @pytest.mark.parametrize(

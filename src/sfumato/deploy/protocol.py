@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def request_of(model: str, facts: TensorFacts, z: NDArray[np.generic]) -> messag
     """
     request = messages.ModelInferRequest(model_name=model)
     request.inputs.add(name=facts.name, datatype=TYPES[facts.type], shape=z.shape)
-    request.raw_input_contents.append(_little(z, facts).tobytes())
+    request.raw_input_contents.append(_raw(z, facts))
     return request
 
 
@@ -55,7 +56,7 @@ def response_of(
     """
     response = messages.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
     response.outputs.add(name=facts.name, datatype=TYPES[facts.type], shape=answer.shape)
-    response.raw_output_contents.append(_little(answer, facts).tobytes())
+    response.raw_output_contents.append(_raw(answer, facts))
     return response
 
 
@@ -104,10 +105,10 @@ def _tensor(
         raise ValueError(f"expected shape (N, {', '.join(map(str, facts.shape))}) with N from 1, found {_short(said.shape)}")
     if len(raw) != 1:
         raise ValueError(f"expected the numbers as one raw content, found {len(raw)}")
-    bytes_expected = np.dtype(facts.type).itemsize * math.prod(shape)
+    bytes_expected = _little(facts.type).itemsize * math.prod(shape)
     if len(raw[0]) != bytes_expected:
         raise ValueError(f"expected {bytes_expected} bytes for shape {shape}, found {len(raw[0])}")
-    tensor = np.frombuffer(raw[0], dtype=np.dtype(facts.type).newbyteorder("<")).reshape(shape)
+    tensor = np.frombuffer(raw[0], dtype=_little(facts.type)).reshape(shape)
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
         raise ValueError(f"expected finite numbers in '{facts.name}', found NaN or infinity")
     return tensor
@@ -117,5 +118,11 @@ def _short(shape: Sequence[int]) -> str:
     return str(tuple(shape)) if len(shape) <= 8 else f"{len(shape)} dimensions"
 
 
-def _little(tensor: NDArray[np.generic], facts: TensorFacts) -> NDArray[np.generic]:
-    return tensor.astype(np.dtype(facts.type).newbyteorder("<"), casting="equiv", copy=False)
+def _raw(tensor: NDArray[np.generic], facts: TensorFacts) -> bytes:
+    return tensor.astype(_little(facts.type), casting="equiv", copy=False).tobytes()
+
+
+@cache
+def _little(name: str) -> np.dtype[np.generic]:
+    """Return a number type as it lies on the wire, the lowest byte first; it is looked up for every message."""
+    return np.dtype(name).newbyteorder("<")

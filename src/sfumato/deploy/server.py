@@ -90,7 +90,7 @@ class Server:
         tokens = read_tokens(settings.tokens) if settings.tokens is not None else None
         self._door = Door(tokens, certified=settings.client_ca is not None)
         self._credentials = credentials(settings)
-        tails = [(bundle.manifest, load_tail(bundle, settings.threads)) for bundle in bundles]
+        tails = [(bundle.manifest, load_tail(bundle, settings.threads, most=settings.limits.size)) for bundle in bundles]
         self._largest = max(bundle.manifest.bytes_per_picture for bundle in bundles)
         if settings.message is not None and settings.message < self._largest:
             raise ConfigError(

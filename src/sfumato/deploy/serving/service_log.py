@@ -45,6 +45,9 @@ class Record:
     reason: str = ""
 
 
+_Line = tuple[float, "Record | dict[str, object]"]  # when, and what; made into text by the thread that writes it
+
+
 class ServiceLog:
     """Writes lines to a file without keeping anybody waiting.
 
@@ -64,7 +67,7 @@ class ServiceLog:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._lines: deque[dict[str, object]] = deque()  # filled and emptied by two threads, without a lock
+        self._lines: deque[_Line] = deque()  # filled and emptied by two threads, without a lock
         self._lost = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
@@ -72,24 +75,11 @@ class ServiceLog:
 
     def request(self, record: Record) -> None:
         """Write the line of a request."""
-        fields = {
-            "time": _now(),
-            "call": record.call,
-            "client": record.client,
-            "model": record.model,
-            "pictures": record.pictures,
-            "bytes": record.bytes,
-            "queue_ms": round(record.queue * 1e3, 3),
-            "run_ms": round(record.run * 1e3, 3),
-            "status": record.status,
-        }
-        if record.reason:
-            fields["reason"] = record.reason
-        self._add(fields)
+        self._add((time.time(), record))
 
     def event(self, what: str, **facts: object) -> None:
         """Write the line of an event."""
-        self._add({"time": _now(), "event": what, **facts})
+        self._add((time.time(), {"event": what, **facts}))
 
     def close(self, seconds: float = 2.0) -> bool:
         """Write what is left, and return whether that is done: a pipe that nobody reads does not keep the server from ending.
@@ -101,11 +91,11 @@ class ServiceLog:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def _add(self, fields: dict[str, object]) -> None:
+    def _add(self, line: _Line) -> None:
         if len(self._lines) >= _MOST:
             self._lost += 1
             return
-        self._lines.append(fields)
+        self._lines.append(line)
 
     def _work(self) -> None:
         while not self._stop.wait(_EVERY):
@@ -116,15 +106,33 @@ class ServiceLog:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lost := self._lost:
             self._lost = 0
-            lines.append({"time": _now(), "event": "lines_lost", "lines": lost})
+            lines.append((time.time(), {"event": "lines_lost", "lines": lost}))
         if not lines:
             return
         try:
-            self._file.write("\n".join(map(json.dumps, lines)) + "\n")
+            self._file.write("".join(map(_text, lines)))
             self._file.flush()
         except (OSError, ValueError):  # a full disk, a closed pipe or file
             self._lost += lost + len(lines)
 
 
-def _now() -> float:
-    return round(time.time(), 3)
+def _text(line: _Line) -> str:
+    moment, said = line
+    fields = _fields(said) if isinstance(said, Record) else said
+    return json.dumps({"time": round(moment, 3), **fields}) + "\n"
+
+
+def _fields(record: Record) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "call": record.call,
+        "client": record.client,
+        "model": record.model,
+        "pictures": record.pictures,
+        "bytes": record.bytes,
+        "queue_ms": round(record.queue * 1e3, 3),
+        "run_ms": round(record.run * 1e3, 3),
+        "status": record.status,
+    }
+    if record.reason:
+        fields["reason"] = record.reason
+    return fields
