@@ -68,8 +68,11 @@ def _print_export(made: Export) -> None:
 
 
 def _parity(made: Export) -> str:
+    from sfumato.deploy.exporting.parity import ALPHA
+
     found = made.manifest.parity
-    noise = f"; noise over {found.draws} releases of each, p = {found.noise_p:.2g}" if found.draws else ""
+    tested = f"p = {found.noise_p:.2g} (refused below {ALPHA:g})"
+    noise = f"; noise over {found.draws} releases of each, {tested}" if found.draws else ""
     return (
         f"ONNX Runtime beside PyTorch, {found.pictures} pictures: z within {found.features:.1g} beyond rounding, answers within "
         f"{found.answers:.1g}{noise}"

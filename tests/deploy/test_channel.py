@@ -86,9 +86,9 @@ def test_a_certificate_of_another_host_or_time_is_refused(tmp_path: Path, papers
     access = Access(token="secret", ca=papers.path("own-ca.pem"))
     with (
         scripted(write_bundle(tmp_path), credentials=getattr(papers, which)) as server,
-        Client(tmp_path, server.address, access=access, retries=0) as client,
+        Client(tmp_path, server.address, access=access, deadline=30) as client,
     ):
-        with pytest.raises(ServiceError, match="UNAVAILABLE"):
+        with pytest.raises(ServiceError, match="asked once, found UNAVAILABLE"):
             client.infer(PICTURES)
         assert not server.requests
 
@@ -97,9 +97,9 @@ def test_tls_to_a_server_of_plain_text_gets_nothing_across(tmp_path: Path, paper
     access = Access(ca=papers.path("own-ca.pem"))
     with (
         scripted(write_bundle(tmp_path)) as server,
-        Client(tmp_path, server.address, access=access, retries=0) as client,
+        Client(tmp_path, server.address, access=access, deadline=30) as client,
     ):
-        with pytest.raises(ServiceError, match="UNAVAILABLE"):
+        with pytest.raises(ServiceError, match="asked once, found UNAVAILABLE"):
             client.infer(PICTURES)
         assert not server.requests
 

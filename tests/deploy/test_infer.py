@@ -97,6 +97,15 @@ def test_lines_of_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(0.5 <= one["probability"] <= 1 and one["tries"] == 1 and one["way_ms"] > 0 for one in records)
 
 
+def test_arrays_of_two_types_are_two_requests(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "float.npy", ROWS.astype(np.float32) / 255)
+    with serving(folder) as server:
+        assert run(folder, server, str(folder / "rows.npy"), str(folder / "float.npy"), "--json", "--batch", "32") == 0
+        assert len(server.requests) == 2
+    values = np.array([json.loads(line)["values"] for line in capsys.readouterr().out.splitlines()])
+    np.testing.assert_allclose(values[:20], values[20:], rtol=1e-6)
+
+
 def test_a_picture_on_standard_input(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((folder / "pictures" / "dark.png").read_bytes())))
     with serving(folder) as server:
@@ -107,8 +116,10 @@ def test_a_picture_on_standard_input(folder: Path, capsys: pytest.CaptureFixture
 def test_bad_pictures_end_it_or_are_passed_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "pictures" / "bad.png").write_bytes(b"bad")
     with serving(folder) as server:
-        assert run(folder, server, str(folder / "pictures")) == 2
-        assert "bad.png: expected a picture" in capsys.readouterr().err
+        assert run(folder, server, str(folder / "rows.npy"), str(folder / "pictures"), "--json") == 2
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 20  # what came before it is answered, in a batch that is not full too
+        assert "bad.png: expected a picture" in err
         assert run(folder, server, str(folder / "pictures"), "--skip-bad", "--json") == 0
         out, err = capsys.readouterr()
         assert len(out.splitlines()) == 2
@@ -148,6 +159,7 @@ def test_a_token_comes_from_a_file_or_the_environment(
 ) -> None:
     given = []
     if where == "file":
+        (folder / "token").touch(0o600)
         (folder / "token").write_text("from-a-file\n")
         given = ["--token-file", str(folder / "token")]
     monkeypatch.setenv(TOKEN, "from-the-environment")
@@ -172,7 +184,10 @@ def test_a_token_comes_from_a_file_or_the_environment(
         (["{}", "-", "--server", "h:1", "--deadline", "0"], "deadline must be above 0"),
         (["{}", "-", "--server", "h:1", "--retries", "-1"], "retries must be at least 0"),
         (["{}", "-", "--server", "h:1", "--threads", "0"], "threads must be from 1 to 1024"),
-        (["{}", "-", "--server", "h:1", "--token-file", "nowhere"], "expected a file with a token at nowhere"),
+        (
+            ["{}", "-", "--server", "h:1", "--token-file", "nowhere"],
+            "--token-file nowhere: expected a file with a token: No such file",
+        ),
         (["{}", "-", "--server", "h:1", "--certificate", "a.pem"], "give both or neither"),
     ],
 )
@@ -248,13 +263,26 @@ def test_a_full_disk_is_one_line(folder: Path) -> None:
 
 def test_a_token_that_is_none_is_not_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(folder) as server:
+        (folder / "token").touch(0o600)
         for content in ("caf\u00e9-secret".encode(), b"secret two", b"", b"secret" * 200):
             (folder / "token").write_bytes(content)
             assert run(folder, server, str(folder / "rows.npy"), "--token-file", str(folder / "token")) == 2
         assert not server.metadata
     out, err = capsys.readouterr()
     assert "secret" not in out + err
-    assert [line.split("; ")[-1] for line in err.splitlines()] == ["check --token-file"] + ["check the file it comes from"] * 3
+    first, *others = err.splitlines()
+    assert first == f"sfumato: --token-file {folder}/token: expected a file with a token: it is not ASCII; check the path"
+    assert len(others) == 3
+    assert all(f"--token-file {folder}/token: expected a token and nothing else" in line for line in others)
+
+
+def test_a_token_that_others_can_read_is_not_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "token").write_text("secret")
+    (folder / "token").chmod(0o640)
+    with serving(folder) as server:
+        assert run(folder, server, str(folder / "rows.npy"), "--token-file", str(folder / "token")) == 2
+        assert not server.metadata
+    assert "expected a file that its owner alone can read, found mode 640; chmod 600" in capsys.readouterr().err
 
 
 def test_who_reads_may_stop_reading(folder: Path) -> None:

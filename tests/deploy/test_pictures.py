@@ -225,6 +225,17 @@ def test_arrays_give_their_pictures_by_number(tmp_path: Path) -> None:
     assert (np.stack([one.pixels for one in found]) == rows).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_gray_arrays_need_no_channel_and_fractions_stay_what_they_are(kind: type[np.generic], tmp_path: Path) -> None:
+    rows = (RNG.integers(0, 2, (3, 4, 4))).astype(kind)
+    np.save(tmp_path / "a.npy", rows)
+    found = np.stack([one.pixels for one in read_pictures([str(tmp_path / "a.npy")], (1, 4, 4))])
+    assert (found.dtype, found.shape) == (kind, (3, 1, 4, 4))
+    assert (found[:, 0] == rows).all()
+    with pytest.raises(DataError, match="of shape"):
+        list(read_pictures([str(tmp_path / "a.npy")], (3, 4, 4)))
+
+
 def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.zeros((3, 1, 4, 4), np.uint8))
@@ -242,9 +253,12 @@ def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:
         (
             np.zeros((3, 1, 4, 5), np.uint8),
             DataError,
-            r"expected uint8 of shape \(N, 1, 4, 4\), got uint8 of shape \(3, 1, 4, 5\)",
+            r"of shape \(N, 1, 4, 4\), got uint8 of shape \(3, 1, 4, 5\)",
         ),
-        (np.zeros((3, 1, 4, 4), np.float32), DataError, "got float32"),
+        (np.zeros((3, 1, 4, 4), np.float64), DataError, "expected uint8, or float32 in .*, got float64"),
+        (np.full((3, 1, 4, 4), 1.5, np.float32), DataError, r"a.npy\[0\]: expected numbers in \[0, 1\], got 1.5 to 1.5; divide"),
+        (np.full((3, 1, 4, 4), np.nan, np.float32), DataError, "got nan to nan"),
+        (np.zeros((3, 4, 5), np.uint8), DataError, r"got uint8 of shape \(3, 4, 5\)"),
         (np.zeros((), np.uint8), DataError, "got uint8"),
         (np.array([{}, None]), CorruptPictureError, "cannot be read"),
     ],

@@ -51,6 +51,14 @@ def test_nothing_else_is_asked_again(status: str) -> None:
     assert pause(status, "1", 1, uniform=top) is None
 
 
+@pytest.mark.parametrize(
+    "said", ["Tls handshake failed: CERTIFICATE_VERIFY_FAILED: expired", "SSL routines:WRONG_VERSION_NUMBER"]
+)
+def test_a_server_that_is_not_the_one_meant_is_not_asked_again(said: str) -> None:
+    assert pause("UNAVAILABLE", None, 1, said=said, uniform=top) is None
+    assert pause("UNAVAILABLE", None, 1, said="Tls handshake failed: Socket closed", uniform=top) is not None
+
+
 def test_no_room_without_a_time_is_not_asked_again() -> None:
     assert pause("RESOURCE_EXHAUSTED", None, 1, uniform=top) is None
 

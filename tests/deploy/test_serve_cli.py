@@ -140,10 +140,11 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port {port}: expected .* a port that is free"):
+        with pytest.raises(ConfigError, match=f"--port {port}: expected .* that is free.*: Address already in use; choose"):
             server.serve([tmp_path / "b"], Settings(port=port, log=tmp_path / "log"))
-        with pytest.raises(ConfigError, match=f"--metrics-port {port}: expected"):
+        with pytest.raises(ConfigError, match=f"--metrics-port {port}: expected.*: Address already in use; choose"):
             server.serve([tmp_path / "b"], Settings(port=0, metrics_port=port, log=tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == ""  # nothing began, so nothing stopped
 
 
 def test_bundles_that_cannot_be_served_are_said(tmp_path: Path) -> None:

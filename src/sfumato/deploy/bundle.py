@@ -130,9 +130,8 @@ def _read(folder: Path, name: str) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(
-            f"expected a bundle with {name} at {folder}: {error.strerror or error}; make one with: sfumato export RUN --to BUNDLE"
-        ) from error
+        advice = "make one with: sfumato export RUN --to BUNDLE" if name == manifests.FILE else "copy the bundle again"
+        raise BundleError(f"expected a bundle with {name} at {folder}: {error.strerror or error}; {advice}") from error
 
 
 def _require_inside(folder: Path, name: str) -> None:

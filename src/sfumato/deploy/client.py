@@ -242,5 +242,5 @@ class Client:
         return ServiceError(f"the client of {self._server} was closed before an answer came; make a new one", "CANCELLED")
 
     def _pause(self, error: grpc.RpcError, tries: int) -> float | None:
-        said = [value for key, value in error.trailing_metadata() or () if key == PUSHBACK]
-        return pause(error.code().name, said[-1] if said else None, tries, uniform=self._uniform)
+        told = [value for key, value in error.trailing_metadata() or () if key == PUSHBACK]
+        return pause(error.code().name, told[-1] if told else None, tries, said=error.details(), uniform=self._uniform)

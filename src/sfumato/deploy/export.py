@@ -65,6 +65,11 @@ class Export:
     manifest: Manifest
     formats: tuple[Format, ...]
 
+    def __str__(self) -> str:
+        """Return what was written where, and what leaks, in two lines."""
+        size = f"{self.manifest.bytes_per_picture:,} bytes of {self.manifest.wire} for each picture"
+        return f"bundle: {self.folder}, model {self.manifest.name}, {size}\n{self.manifest.leak}"
+
 
 def export(
     target: Target | Split,

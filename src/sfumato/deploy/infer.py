@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.deploy.asking.answers import Answer
-from sfumato.deploy.asking.channel import Access
+from sfumato.deploy.asking.channel import TOKEN_SHAPE, Access, is_token
 from sfumato.deploy.asking.pictures import Picture, find_pictures, read_pictures
 from sfumato.deploy.asking.refusals import plain
 from sfumato.deploy.client import BATCH_MOST, DEADLINE, RETRIES, Client
 from sfumato.deploy.edge import Edge
 from sfumato.deploy.manifest import Manifest
+from sfumato.deploy.private_file import require_private
 from sfumato.errors import ConfigError, CorruptPictureError, DataError, SfumatoError, StorageError
 
 TOKEN = "SFUMATO_TOKEN"  # noqa: S105 -- its name
@@ -75,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Run the head of a bundle on this device, and ask the server that has its tail. PyTorch is not needed.",
         epilog=f"A token is read from --token-file or from the environment variable {TOKEN}, never from the command line. "
-        "In the table, 'head ms' is what the head took for one picture, 'way ms' the time from sending a request to its answer.",
+        "In the table, 'head ms' is what the head took for one picture, 'way ms' the time from sending a request to its answer, "
+        "the same for all its pictures.",
     )
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", help="folder with at least manifest.json and head.onnx")
@@ -133,18 +135,28 @@ def _print_answers(client: Client, pictures: Iterator[Picture], batch: int, show
     return count
 
 
-def _batches(pictures: Iterator[Picture], size: int, names: list[list[str]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pixels of pictures, so many at a time, and note their names."""
+def _batches(pictures: Iterator[Picture], size: int, names: list[list[str]]) -> Iterator[NDArray[np.generic]]:
+    """Yield the pixels of pictures, so many of one type at a time, and note their names; then raise what ended the pictures."""
     group: list[Picture] = []
-    for picture in pictures:
-        group.append(picture)
-        if len(group) == size:
-            names.append([one.name for one in group])
-            yield np.stack([one.pixels for one in group])
-            group = []
-    if group:
+
+    def stacked() -> NDArray[np.generic]:
         names.append([one.name for one in group])
-        yield np.stack([one.pixels for one in group])
+        return np.stack([one.pixels for one in group])
+
+    ending: SfumatoError | None = None
+    while ending is None:
+        try:
+            picture = next(pictures, None)
+        except SfumatoError as error:
+            picture, ending = None, error
+        if group and (picture is None or len(group) == size or picture.pixels.dtype != group[0].pixels.dtype):
+            yield stacked()
+            group = []
+        if picture is None:
+            break
+        group.append(picture)
+    if ending is not None:
+        raise ending
 
 
 def _write(lines: list[str]) -> None:
@@ -204,7 +216,13 @@ def _token(path: str | None) -> str | None:
         return os.environ.get(TOKEN) or None
     try:
         with Path(path).open(encoding="ascii") as file:
-            return file.read(_LONGEST_TOKEN).strip()
+            require_private(os.fstat(file.fileno()), f"--token-file {path}")
+            token = file.read(_LONGEST_TOKEN).strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-        raise ConfigError(f"expected a file with a token at {path}: {why}; check --token-file") from None  # which may hold it
+        raise ConfigError(
+            f"--token-file {path}: expected a file with a token: {why}; check the path"
+        ) from None  # which may hold it
+    if not is_token(token):
+        raise ConfigError(f"--token-file {path}: expected a token and nothing else, {TOKEN_SHAPE}; found something else")
+    return token

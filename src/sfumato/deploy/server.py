@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ class Server:
         self._grpc = grpc.aio.server(handlers=[self._service], options=options, maximum_concurrent_rpcs=_CALLS_MOST)
         self._page: MetricsPage | None = None
         self.port = 0
+        self._started = False
 
     def _serve(self, manifest: Manifest, tail: Run) -> Served:
         watch = _ModelWatch(manifest.name, self._metrics, self._log)
@@ -133,6 +135,7 @@ class Server:
         settings = self._settings
         address = settings.address(settings.port)
         try:
+            _try_port(settings.host, settings.port)  # gRPC would keep to itself why it cannot listen
             if self._credentials is None:
                 self.port = self._grpc.add_insecure_port(address)
             else:
@@ -143,24 +146,28 @@ class Server:
             option = (
                 f"--host {settings.host} --port {settings.port}" if not self.port else f"--metrics-port {settings.metrics_port}"
             )
+            why = error.strerror if isinstance(error, OSError) else "no reason is known"
             raise ConfigError(
-                f"{option}: expected an address of this machine and a port that is free, could not listen there; choose another, "
-                "or --port 0"
+                f"{option}: expected an address of this machine and a port that is free, could not listen there: {why}; choose "
+                "another, or --port 0"
             ) from error
         await self._grpc.start()
+        self._started = True
         self._log.event("listening", host=settings.host, port=self.port, models=list(self._models))
 
     async def stop(self) -> None:
         """Take no more requests, finish those in flight within the grace, and end every thread."""
         self._service.ready = False
-        self._log.event("stopping")
+        if self._started:
+            self._log.event("stopping")
         await self._grpc.stop(self._settings.grace)
         for served in self._models.values():
             if not served.batcher.close():
                 self._log.event("thread_left", model=served.manifest.name)
         if self._page is not None:
             self._page.close()
-        self._log.event("stopped")
+        if self._started:
+            self._log.event("stopped")
 
     def read_tokens(self) -> None:
         """Read the file of tokens again; where it is wrong, those of before stay."""
@@ -215,6 +222,14 @@ async def _until_stopped(bundles: Sequence[Bundle], settings: Settings, log: Ser
         await stopped.wait()
     finally:
         await server.stop()
+
+
+def _try_port(host: str, port: int) -> None:
+    """Raise OSError where nobody can listen at an address."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, kind, protocol) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tried.bind(address)
 
 
 def _log_file(path: Path | None) -> TextIO:

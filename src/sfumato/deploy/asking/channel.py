@@ -19,6 +19,7 @@ from sfumato.errors import ConfigError
 
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 _TOKEN = re.compile(r"[!-~]{1,512}")
+TOKEN_SHAPE = "1 to 512 printable ASCII characters without spaces"  # noqa: S105 -- what one looks like
 _LARGEST_FILE = 1 << 20  # bytes of a certificate or key
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -58,8 +59,8 @@ class Access:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        if self.token is not None and not _TOKEN.fullmatch(self.token):
-            raise ConfigError("a token must be 1 to 512 printable ASCII characters without spaces; check the file it comes from")
+        if self.token is not None and not is_token(self.token):
+            raise ConfigError(f"a token must be {TOKEN_SHAPE}; check where it comes from")
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("a certificate needs its key and a key its certificate; give both or neither")
 
@@ -94,6 +95,16 @@ def channel_maker(server: str, access: Access, *, largest: int) -> Callable[[], 
     roots, key, certificate = (_content(path) for path in (access.ca, access.key, access.certificate))
     credentials = grpc.ssl_channel_credentials(roots, key, certificate)
     return lambda: grpc.secure_channel(target, credentials, options)
+
+
+def is_token(text: str) -> bool:
+    """Return whether a text can be a token.
+
+    Example:
+        >>> is_token("secret"), is_token("gate secret")
+        (True, False)
+    """
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_loopback(host: str) -> bool:

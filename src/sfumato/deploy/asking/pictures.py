@@ -35,11 +35,11 @@ class Picture:
 
     Attributes:
         name: its file, "-" for standard input; for an array of several its file and number.
-        pixels: (C, H, W), uint8.
+        pixels: (C, H, W), uint8, or float32 in [0, 1] where an array had that.
     """
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.generic]
 
 
 def find_pictures(places: Sequence[str]) -> list[str]:
@@ -77,7 +77,8 @@ def read_pictures(
     """Read pictures one after another.
 
     Args:
-        names: files, such as from `find_pictures`; one that ends in .npy holds (N, C, H, W), uint8.
+        names: files, such as from `find_pictures`; one that ends in .npy holds (N, C, H, W), uint8, or float32 in [0, 1], and for
+            a head that takes gray pictures (N, H, W) too.
         shape: (C, H, W) that the head takes; other pictures are resized (shorter side, bicubic) and center-cropped.
         skipped: where what cannot be decoded is noted, and passed over; None raises it.
 
@@ -126,11 +127,18 @@ def _array(name: str, shape: tuple[int, ...]) -> Iterator[Picture]:
         raise CorruptPictureError(
             f"{name}: expected a NumPy array of pictures, but it cannot be read ({error}); {_ADVICE}"
         ) from error
-    if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape[1:] != tuple(shape):
+    shapes = {tuple(shape), tuple(shape[1:]) if shape[0] == 1 else tuple(shape)}
+    if not isinstance(found, np.ndarray) or found.dtype not in (np.uint8, np.float32) or found.shape[1:] not in shapes:
         what = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "an archive"
-        raise DataError(f"{name}: expected uint8 of shape (N, {', '.join(map(str, shape))}), got {what}; convert it first")
+        wanted = f"uint8, or float32 in [0, 1], of shape (N, {', '.join(map(str, shape))})"
+        raise DataError(f"{name}: expected {wanted}, got {what}; convert it first")
     for at, pixels in enumerate(found):
-        yield Picture(f"{name}[{at}]", np.array(pixels))
+        if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too
+            raise DataError(
+                f"{name}[{at}]: expected numbers in [0, 1], got {pixels.min():g} to {pixels.max():g}; divide by 255, or undo a "
+                "normalization"
+            )
+        yield Picture(f"{name}[{at}]", np.array(pixels).reshape(shape))
 
 
 def decode(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:

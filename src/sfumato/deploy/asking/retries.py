@@ -17,16 +17,21 @@ FIRST = 0.1
 """Seconds, at most, of the first pause."""
 LONGEST = 2.0
 """Seconds, at most, of any random pause."""
+# In what gRPC says where another server answers than the one meant, or one that speaks no TLS.
+_HOPELESS = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "WRONG_VERSION_NUMBER")
 _UNANSWERED = ("UNAVAILABLE", "CANCELLED")  # the second is what a server's end makes of a request that has just come
 
 
-def pause(status: str, pushback: str | None, tries: int, *, uniform: Callable[[float, float], float]) -> float | None:
+def pause(
+    status: str, pushback: str | None, tries: int, *, said: str | None = None, uniform: Callable[[float, float], float]
+) -> float | None:
     """Return how long to wait before a request is asked again.
 
     Args:
         status: the name of the gRPC status that it got.
         pushback: what the server said, if anything.
         tries: how often it was asked, at least 1.
+        said: what gRPC said beside the status.
         uniform: draws a number between two others.
 
     Returns:
@@ -39,7 +44,7 @@ def pause(status: str, pushback: str | None, tries: int, *, uniform: Callable[[f
         >>> pause("RESOURCE_EXHAUSTED", None, 1, uniform=top), pause("INVALID_ARGUMENT", "250", 1, uniform=top)
         (None, None)
     """
-    if status not in (*_UNANSWERED, "RESOURCE_EXHAUSTED"):
+    if status not in (*_UNANSWERED, "RESOURCE_EXHAUSTED") or any(word in (said or "") for word in _HOPELESS):
         return None
     if pushback is None:
         told = 0.0 if status in _UNANSWERED else None

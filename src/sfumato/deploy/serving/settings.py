@@ -10,8 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from sfumato.deploy.private_file import require_private
 from sfumato.deploy.serving.admission import Allowance
-from sfumato.deploy.serving.tokens import require_private
 from sfumato.deploy.serving.waiting import Limits
 from sfumato.errors import ConfigError
 

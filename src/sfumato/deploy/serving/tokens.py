@@ -7,11 +7,11 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfumato.deploy.private_file import require_private
 from sfumato.errors import ConfigError
 
 SHORTEST = 32
@@ -73,21 +73,6 @@ def read_tokens(path: Path) -> Tokens:
     if not names:
         raise ConfigError(f'--tokens {path}: expected lines "name token", found none; {_MAKE}')
     return Tokens(names)
-
-
-def require_private(facts: os.stat_result, place: str) -> None:
-    """Refuse a file that others than its owner can read or write.
-
-    Args:
-        facts: of the file.
-        place: the option and the path, for the message.
-
-    Raises:
-        ConfigError: they can.
-    """
-    mode = stat.S_IMODE(facts.st_mode)
-    if mode & 0o077:
-        raise ConfigError(f"{place}: expected a file that its owner alone can read, found mode {mode:o}; chmod 600 mends that")
 
 
 def _lines(path: Path) -> list[str]:
