@@ -65,12 +65,12 @@ def _costs(cost: dict[str, float]) -> Iterator[str]:
         yield f"| {name} | {cost[key]:.2f} | {1e3 / cost[key]:,.0f} |"
 
 
-def _alone(milliseconds: dict[str, float]) -> Iterator[str]:
+def _alone(milliseconds: dict[str, dict[str, float]]) -> Iterator[str]:
     """Yield what a picture takes in the tail without a server."""
-    yield "| batch | ms of a picture in ONNX Runtime, two threads |"
-    yield "| --- | --- |"
-    for batch, one in milliseconds.items():
-        yield f"| {batch} | {one:.2f} |"
+    yield "| batch | ms of a picture in ONNX Runtime, two threads | in eager PyTorch, two threads |"
+    yield "| --- | --- | --- |"
+    for batch, one in milliseconds["onnxruntime"].items():
+        yield f"| {batch} | {one:.2f} | {milliseconds['eager'][batch]:.2f} |"
 
 
 def _checked(loads: Sequence[dict[str, float]]) -> Iterator[str]:

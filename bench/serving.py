@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import sfumato as sf
@@ -79,8 +81,8 @@ def _overhead(folder: Path) -> list[Row]:
 
 def _batching(folder: Path) -> list[Row]:
     """Compare eight clients of a VGG-11 tail with micro-batching, without, and at MLServer."""
-    made = export(vgg11(TAIL), pictures((3, 32, 32)), folder, only=True)
-    request = request_of_export(made)
+    split = vgg11(TAIL)
+    request = request_of_export(export(split, pictures((3, 32, 32)), folder, only=True))
     with ExitStack() as stack:
         servers = {
             "ours": stack.enter_context(sfumato(folder)),
@@ -92,7 +94,7 @@ def _batching(folder: Path) -> list[Row]:
         statistics.median(one["ours"]["per_second"] / one[name]["per_second"] for one in rounds) for name in ("alone", "mlserver")
     )
     cpu = statistics.median(one["alone"]["cpu_ms"] / one["ours"]["cpu_ms"] for one in rounds)
-    details = {"rounds": rounds, "times_less_cpu": cpu, "tail_alone_ms": _tail_alone(folder)}
+    details = {"rounds": rounds, "times_less_cpu": cpu, "tail_alone_ms": _tail_alone(folder, split.tail)}
     return [
         Row(
             f"VGG-11 tail after {TAIL}, {CLIENTS} clients: answers with micro-batching, of those without",
@@ -106,20 +108,29 @@ def _batching(folder: Path) -> list[Row]:
     ]
 
 
-def _tail_alone(folder: Path) -> dict[str, float]:
-    """Return the milliseconds that a picture takes in the tail without a server, by the batch that it is in."""
+def _tail_alone(folder: Path, model: nn.Module) -> dict[str, dict[str, float]]:
+    """Return the milliseconds that a picture takes in the tail without a server, by runtime and by the batch that it is in."""
     bundle = open_bundle(folder, "tail")
-    tail, facts = load_tail(bundle, 0), bundle.manifest.sent
-    found: dict[str, list[float]] = {"1": [], "8": [], "32": []}
+    session = load_tail(bundle, 0)
+
+    def eager(z: NDArray[np.float32]) -> object:
+        with torch.inference_mode():
+            return model(torch.from_numpy(z))
+
+    found: dict[str, dict[str, list[float]]] = {name: {"1": [], "8": [], "32": []} for name in ("onnxruntime", "eager")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as the session has
     for _ in range(ROUNDS):
-        for name, times in found.items():
-            z = np.zeros((int(name), *facts.shape), np.float32)
-            tail(z)
-            start = time.perf_counter()
-            for _ in range(CALLS // len(z)):
-                tail(z)
-            times.append(1e3 * (time.perf_counter() - start) / (CALLS // len(z) * len(z)))
-    return {name: statistics.median(times) for name, times in found.items()}
+        for name, run in (("onnxruntime", session), ("eager", eager)):
+            for size, times in found[name].items():
+                z = np.zeros((int(size), *bundle.manifest.sent.shape), np.float32)
+                run(z)
+                start = time.perf_counter()
+                for _ in range(CALLS // len(z)):
+                    run(z)
+                times.append(1e3 * (time.perf_counter() - start) / (CALLS // len(z) * len(z)))
+    torch.set_num_threads(threads)
+    return {name: {size: statistics.median(times) for size, times in sizes.items()} for name, sizes in found.items()}
 
 
 def _asked(server: Running, request: bytes, *, clients: int = CLIENTS) -> dict[str, float]:
