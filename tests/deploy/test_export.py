@@ -64,6 +64,7 @@ def test_a_bundle_is_what_its_manifest_says(made: Export, blobs: sf.Data) -> Non
     assert manifest.parity.pictures == len(blobs.part("test"))
     assert manifest.picture_range == (0.0, 1.0)
     assert "No attack was run" in manifest.leak
+    assert str(made) == f"bundle: {made.folder}, model {manifest.name}, 256 bytes of uint8 for each picture\n{manifest.leak}"
     files = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file()}
     assert files == {*manifest.files, "manifest.json"}
     for path in made.folder.rglob("*"):

@@ -85,6 +85,7 @@ def test_a_run_is_exported_with_every_format_attacked(
         "MSE",
         f"model {manifest.name}, 96 bytes",
         "sfumato serve bundle",
+        f"p = {manifest.parity.noise_p:.2g} (refused below 1e-06)",
         manifest.leak,
     ):
         assert text in said, text
