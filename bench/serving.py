@@ -8,7 +8,8 @@ import os
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,17 @@ def _batching(folder: Path) -> list[Row]:
     ]
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give PyTorch so many threads inside a `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _tail_alone(folder: Path, model: nn.Module) -> dict[str, dict[str, float]]:
     """Return the milliseconds that a picture takes in the tail without a server, by runtime and by the batch that it is in."""
     bundle = open_bundle(folder, "tail")
@@ -118,18 +130,16 @@ def _tail_alone(folder: Path, model: nn.Module) -> dict[str, dict[str, float]]:
             return model(torch.from_numpy(z))
 
     found: dict[str, dict[str, list[float]]] = {name: {"1": [], "8": [], "32": []} for name in ("onnxruntime", "eager")}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as the session has
-    for _ in range(ROUNDS):
-        for name, run in (("onnxruntime", session), ("eager", eager)):
-            for size, times in found[name].items():
-                z = np.zeros((int(size), *bundle.manifest.sent.shape), np.float32)
-                run(z)
-                start = time.perf_counter()
-                for _ in range(CALLS // len(z)):
+    with _threads(len(os.sched_getaffinity(0))):  # as many as the session has
+        for _ in range(ROUNDS):
+            for name, run in (("onnxruntime", session), ("eager", eager)):
+                for size, times in found[name].items():
+                    z = np.zeros((int(size), *bundle.manifest.sent.shape), np.float32)
                     run(z)
-                times.append(1e3 * (time.perf_counter() - start) / (CALLS // len(z) * len(z)))
-    torch.set_num_threads(threads)
+                    start = time.perf_counter()
+                    for _ in range(CALLS // len(z)):
+                        run(z)
+                    times.append(1e3 * (time.perf_counter() - start) / (CALLS // len(z) * len(z)))
     return {name: {size: statistics.median(times) for size, times in sizes.items()} for name, sizes in found.items()}
 
 

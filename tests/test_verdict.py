@@ -50,7 +50,6 @@ def test_verdict_names_a_doubt_of_ssim() -> None:
     [
         ({"name": "likelihood", "access": "weights"}, "likelihood, which sees the weights"),
         ({"name": "mirror"}, "mirror, which sees the features"),
-        ({"name": "mean"}, "mean, which sees nothing"),
         ({"access": "weights"}, "decoder, which sees the weights"),
     ],
 )
@@ -96,6 +95,8 @@ def test_verdict_of_one_audit() -> None:
 def test_a_blind_attack_alone_tells_nothing_of_what_leaks() -> None:
     blind = replace(audit(), attacks=(result(0.04, name="mean"),))
     assert verdict([blind]) == [f"{ONLY_BLIND} The target is right on 98.0 % of the test pictures."]
+    for audits in ([blind, audit()], [audit(), blind], [blind, blind]):
+        assert "What leaks cannot be compared: not every audit ran an attack that sees what is sent." in verdict(audits)[0]
     (sentence,) = verdict([replace(blind, attacks=(*blind.attacks, result(0.05)))])
     assert sentence.startswith("The strongest attack (mean, which sees nothing) rebuilds pictures")
 

@@ -65,6 +65,15 @@ def verdict(audits: Sequence[Audit]) -> list[str]:
     ]
 
 
+def only_blind(audit: Audit) -> bool:
+    """Return whether the attacks of an audit are blind, all of them, so that their errors say nothing of the target.
+
+    Args:
+        audit: with attacks on features or without.
+    """
+    return {one.name for one in audit.attacks} == {BLIND}
+
+
 def _single(audit: Audit) -> list[str]:
     features, asked = shows_features([audit]), audit.membership
     others = features or audit.inversion is not None
@@ -160,7 +169,7 @@ def _alone(audit: Audit) -> str:
     result = audit.strongest()
     if result is None:
         return f"No attack was scored on pictures of inference time: this audit says nothing about what leaks. {right}"
-    if {one.name for one in audit.attacks} == {BLIND}:
+    if only_blind(audit):
         return f"{ONLY_BLIND} {right}"
     numbers = f"MSE {show_number(result.mse.value, '#.3g')}, PSNR {show_number(result.psnr.value, '.1f')} dB"
     return (
@@ -190,6 +199,8 @@ def _recognized(audit: Audit, owner: str = "") -> list[str]:
 def _compare(subject: str, old: Audit, new: Audit) -> str:
     before, after = old.strongest(), new.strongest()
     cost = _cost(old, new)
+    if only_blind(old) or only_blind(new):
+        return f"{subject} {cost}. What leaks cannot be compared: not every audit ran an attack that sees what is sent."
     if before is None or after is None:
         return f"{subject} {cost}. What leaks cannot be compared: not every audit scored an attack on pictures of inference time."
     numbers = _numbers(before, after)

@@ -24,7 +24,7 @@ from sfumato.deploy.manifest import Manifest
 
 PATIENCE = 20.0
 """Seconds for anything that should happen at once."""
-INFER = "/inference.GRPCInferenceService/ModelInfer"
+INFER = f"/{protocol.SERVICE}/ModelInfer"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def ask(
     channel: grpc.Channel, method: str, content: bytes, *, metadata: Sequence[tuple[str, str]] = (), timeout: float = PATIENCE
 ) -> bytes:
     """Send bytes and return bytes, whatever they are."""
-    call = channel.unary_unary(method if "/" in method else f"/inference.GRPCInferenceService/{method}")
+    call = channel.unary_unary(method if "/" in method else f"/{protocol.SERVICE}/{method}")
     answer: bytes = call(content, metadata=metadata, timeout=timeout)
     return answer
 

@@ -118,7 +118,7 @@ def scripted(manifest: Manifest, *script: Step, credentials: grpc.ServerCredenti
     handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(protocol.SERVICE, handlers),))
         place = "127.0.0.1:0"
         made.port = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
         server.start()

@@ -152,9 +152,12 @@ def test_what_holds_for_sticky_devices_alone_says_so(sticky: bool, defenses: tup
 
 
 def test_a_blind_attack_alone_tells_nothing(blobs: sf.Data) -> None:
-    audit = sf.audit(target(), blobs, attacks=["mean"], pictures=4)
-    found = measure_format(target(), blobs, Wire("float32"), seed=0, audited=lambda sending, wire: audit)
-    assert found.leak.startswith(f"No defense protects what this head sends. {ONLY_BLIND}")
+    for defenses, bare in (((), "No defense protects what this head sends. "), ((sf.Noise(sigma=0.1),), "")):
+        audit = sf.audit(target(*defenses), blobs, attacks=["mean"], pictures=4)
+        audit = replace(audit, target=replace(audit.target, sticky=True))
+        found = measure_format(target(*defenses), blobs, Wire("float32"), seed=0, audited=lambda sending, wire, one=audit: one)
+        assert found.leak.startswith(f"{bare}{ONLY_BLIND} The target is right on")
+        assert "--sticky" not in found.leak
 
 
 @pytest.mark.parametrize("defenses", [(), (sf.Noise(sigma=0.1),)])

@@ -253,7 +253,7 @@ def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:
         (
             np.zeros((3, 1, 4, 5), np.uint8),
             DataError,
-            r"of shape \(N, 1, 4, 4\), got uint8 of shape \(3, 1, 4, 5\)",
+            r"of shape \(N, 1, 4, 4\) or \(N, 4, 4\), got uint8 of shape \(3, 1, 4, 5\)",
         ),
         (np.zeros((3, 1, 4, 4), np.float64), DataError, "expected uint8, or float32 in .*, got float64"),
         (np.full((3, 1, 4, 4), 1.5, np.float32), DataError, r"a.npy\[0\]: expected numbers in \[0, 1\], got 1.5 to 1.5; divide"),

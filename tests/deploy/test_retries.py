@@ -52,7 +52,12 @@ def test_nothing_else_is_asked_again(status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["Tls handshake failed: CERTIFICATE_VERIFY_FAILED: expired", "SSL routines:WRONG_VERSION_NUMBER"]
+    "said",
+    [
+        "Tls handshake failed: CERTIFICATE_VERIFY_FAILED: expired",
+        "UNAUTHENTICATED: Hostname Verification Check failed.",
+        "SSL routines:WRONG_VERSION_NUMBER",
+    ],
 )
 def test_a_server_that_is_not_the_one_meant_is_not_asked_again(said: str) -> None:
     assert pause("UNAVAILABLE", None, 1, said=said, uniform=top) is None

@@ -147,6 +147,15 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""  # nothing began, so nothing stopped
 
 
+@pytest.mark.parametrize("host", ["a..b", "no.such.host.invalid"])
+def test_a_host_that_is_none_is_said(host: str, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with pytest.raises(
+        ConfigError, match=f"--host {re.escape(host)} --port 1: expected an address of this machine .*: .+; choose"
+    ):
+        server.serve([tmp_path / "b"], Settings(host=host, port=1, insecure=True, log=tmp_path / "log"))
+
+
 def test_bundles_that_cannot_be_served_are_said(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b")
     with pytest.raises(BundleError, match="different models"):

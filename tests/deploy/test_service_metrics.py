@@ -29,6 +29,17 @@ def test_requests_and_batches_are_counted() -> None:
     assert value("sfumato_queue_pictures", {"model": "demo"}) == 17
 
 
+def test_a_bucket_holds_its_bound_and_the_last_one_everything() -> None:
+    metrics = ServiceMetrics()
+    for pictures in (3, 4, 256, 257, 1000):
+        metrics.batch("demo", pictures, 0.002)
+    value = metrics.registry.get_sample_value
+    bounds = ("2.0", "4.0", "128.0", "256.0", "+Inf")
+    assert [value("sfumato_batch_pictures_bucket", {"model": "demo", "le": le}) for le in bounds] == [0, 2, 2, 3, 5]
+    assert value("sfumato_batch_pictures_count", {"model": "demo"}) == 5
+    assert value("sfumato_batch_pictures_sum", {"model": "demo"}) == 1520
+
+
 def test_a_client_is_in_no_counter() -> None:
     metrics = ServiceMetrics()
     metrics.request(Record("ModelInfer", "gate", "demo", 3, 200, 0.004, 0.002))

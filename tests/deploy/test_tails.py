@@ -17,7 +17,7 @@ from sfumato.deploy.manifest import TensorFacts
 from sfumato.deploy.serving import tails
 from sfumato.deploy.serving.tails import load_tail
 from sfumato.deploy.sessions import session_of
-from sfumato.errors import BundleError
+from sfumato.errors import BundleError, ConfigError
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
@@ -41,7 +41,13 @@ def test_the_largest_batch_is_run_before_anybody_asks(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tails, "session_of", Noting)
     write_bundle(tmp_path)
     load_tail(open_bundle(tmp_path, "tail"), 1, most=7)
-    assert ran == [7]
+    assert ran == [2, 7]
+
+
+def test_a_batch_that_does_not_fit_is_said(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    with pytest.raises(ConfigError, match=r"--batch 1125899906842624: expected .* runs on so many pictures"):
+        load_tail(open_bundle(tmp_path, "tail"), 1, most=1 << 50)
 
 
 @pytest.mark.parametrize(

@@ -144,17 +144,19 @@ def _batches(pictures: Iterator[Picture], size: int, names: list[list[str]]) -> 
         return np.stack([one.pixels for one in group])
 
     ending: SfumatoError | None = None
-    while ending is None:
-        try:
-            picture = next(pictures, None)
-        except SfumatoError as error:
-            picture, ending = None, error
-        if group and (picture is None or len(group) == size or picture.pixels.dtype != group[0].pixels.dtype):
-            yield stacked()
-            group = []
-        if picture is None:
-            break
-        group.append(picture)
+    try:
+        for picture in pictures:
+            if group and picture.pixels.dtype != group[0].pixels.dtype:
+                yield stacked()
+                group = []
+            group.append(picture)
+            if len(group) == size:
+                yield stacked()
+                group = []
+    except SfumatoError as error:
+        ending = error
+    if group:
+        yield stacked()
     if ending is not None:
         raise ending
 

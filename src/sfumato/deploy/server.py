@@ -135,7 +135,6 @@ class Server:
         settings = self._settings
         address = settings.address(settings.port)
         try:
-            _try_port(settings.host, settings.port)  # gRPC would keep to itself why it cannot listen
             if self._credentials is None:
                 self.port = self._grpc.add_insecure_port(address)
             else:
@@ -146,7 +145,7 @@ class Server:
             option = (
                 f"--host {settings.host} --port {settings.port}" if not self.port else f"--metrics-port {settings.metrics_port}"
             )
-            why = error.strerror if isinstance(error, OSError) else "no reason is known"
+            why = error.strerror if isinstance(error, OSError) else _why_not(settings.host.strip("[]"), settings.port)
             raise ConfigError(
                 f"{option}: expected an address of this machine and a port that is free, could not listen there: {why}; choose "
                 "another, or --port 0"
@@ -224,12 +223,18 @@ async def _until_stopped(bundles: Sequence[Bundle], settings: Settings, log: Ser
         await server.stop()
 
 
-def _try_port(host: str, port: int) -> None:
-    """Raise OSError where nobody can listen at an address."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    with socket.socket(family, kind, protocol) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tried.bind(address)
+def _why_not(host: str, port: int) -> str:
+    """Return why an address cannot be listened at, which gRPC keeps to itself."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError as error:
+        return str(error)
+    return "whoever was there has just left it"
 
 
 def _log_file(path: Path | None) -> TextIO:

@@ -127,10 +127,15 @@ def _array(name: str, shape: tuple[int, ...]) -> Iterator[Picture]:
         raise CorruptPictureError(
             f"{name}: expected a NumPy array of pictures, but it cannot be read ({error}); {_ADVICE}"
         ) from error
-    shapes = {tuple(shape), tuple(shape[1:]) if shape[0] == 1 else tuple(shape)}
-    if not isinstance(found, np.ndarray) or found.dtype not in (np.uint8, np.float32) or found.shape[1:] not in shapes:
+    shapes = [tuple(shape), *([tuple(shape[1:])] if len(shape) == 3 and shape[0] == 1 else [])]
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype not in (np.uint8, np.float32)
+        or not found.shape
+        or found.shape[1:] not in shapes
+    ):
         what = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "an archive"
-        wanted = f"uint8, or float32 in [0, 1], of shape (N, {', '.join(map(str, shape))})"
+        wanted = "uint8, or float32 in [0, 1], of shape " + " or ".join(f"(N, {', '.join(map(str, one))})" for one in shapes)
         raise DataError(f"{name}: expected {wanted}, got {what}; convert it first")
     for at, pixels in enumerate(found):
         if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too

@@ -17,7 +17,8 @@ FIRST = 0.1
 """Seconds, at most, of the first pause."""
 LONGEST = 2.0
 """Seconds, at most, of any random pause."""
-# In what gRPC says where another server answers than the one meant, or one that speaks no TLS.
+# In what gRPC says of a server whose certificate is none for it, or that speaks no TLS. A server that refuses our own certificate
+# looks like one that starts again, and is asked again.
 _HOPELESS = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "WRONG_VERSION_NUMBER")
 _UNANSWERED = ("UNAVAILABLE", "CANCELLED")  # the second is what a server's end makes of a request that has just come
 

@@ -33,7 +33,7 @@ from sfumato.tables import Row, describe_attack, headline, show_interval, show_s
 from sfumato.target import BATCH, Target
 from sfumato.task import task_for
 from sfumato.types import AttackResult, Audit, Interval
-from sfumato.verdict import verdict
+from sfumato.verdict import only_blind, verdict
 
 WIRES: tuple[WireFormat, ...] = get_args(WireFormat)
 """The formats, the widest first."""
@@ -163,7 +163,8 @@ def measure_format(target: Target, data: Data, wire: Wire, *, seed: int, audited
 def _told(audit: Audit, target: Target) -> str:
     """Say what leaks, of what kind of device, behind which defense."""
     bare = _BARE if isinstance(target.defense, Compose) and not len(target.defense) else ""
-    return bare + verdict([audit])[0] + (_STICKY if audit.target.sticky and target.protection.stochastic else "")
+    sticky = _STICKY if audit.target.sticky and target.protection.stochastic and not only_blind(audit) else ""
+    return bare + verdict([audit])[0] + sticky
 
 
 def format_table(formats: Sequence[Format], chosen: WireFormat) -> tuple[list[str], list[Row]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a server counts, for Prometheus, in a registry of its own.
 
-Numbers are plain ones until somebody reads them: the library's own counters, found by their labels and locked, took a quarter of
-the time that the server needs for a short request.
+Numbers are plain ones until somebody reads them: to find one of the library's own counters by its labels, and to lock it, takes
+longer than to run a small tail.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Model:
 
 
 class ServiceMetrics(Collector):
-    """The counters of a server. One thread counts; another may read.
+    """The counters of a server. One thread counts; another may read, and can see a sum that is one number ahead of its buckets.
 
     Example:
         >>> metrics = ServiceMetrics()
@@ -104,7 +104,7 @@ class ServiceMetrics(Collector):
         self._models[model].failed += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Return what was counted, as Prometheus has it."""
+        """Yield what was counted, as Prometheus has it, one family after the other."""
         models = dict(self._models)  # in one step: the other thread may be counting
 
         def of_models(name: str, what: str, count: Callable[[_Model], float]) -> Metric:
