@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfumato.cli_options import DataRoot, Device, RecipePath, Restart, Resume, Runs, SkipBad
+from sfumato.deploy.quiet import quiet_grpc
 from sfumato.display import console, print_audits, print_json, print_membership, progress, say, say_skipped, short
 from sfumato.errors import ConfigError, SfumatoError
 from sfumato.export_cli import export
@@ -277,6 +278,7 @@ app.command()(serve)
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 def infer(context: typer.Context) -> None:
     """Run the head of a bundle on pictures and ask the server that has its tail; runs on devices, without PyTorch."""
+    quiet_grpc()
     try:
         from sfumato.deploy.infer import main as run_infer
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato.deploy.quiet import quiet_grpc
 from sfumato.display import say
 from sfumato.errors import ConfigError
 from sfumato.quantity import read_bytes
@@ -53,6 +54,7 @@ def serve(
 
     Needs the extra "serve" of the package.
     """
+    quiet_grpc()
     try:
         from sfumato.deploy.server import serve as serve_bundles
         from sfumato.deploy.serving.admission import read_allowance

@@ -147,6 +147,15 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""  # nothing began, so nothing stopped
 
 
+def test_a_command_that_cannot_listen_says_it_in_one_line(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "sfumato", "serve", str(tmp_path / "b"), "--port", str(taken.getsockname()[1])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "Address already in use" in done.stderr
+
+
 @pytest.mark.parametrize("host", ["a..b", "no.such.host.invalid"])
 def test_a_host_that_is_none_is_said(host: str, tmp_path: Path) -> None:
     write_bundle(tmp_path / "b")

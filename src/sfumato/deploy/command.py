@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from sfumato.deploy import infer
+from sfumato.deploy.quiet import quiet_grpc
 
 _HELP = """usage: sfumato infer BUNDLE --server HOST:PORT PICTURES...
 
@@ -24,6 +24,9 @@ def main() -> int:
     """
     arguments = sys.argv[1:]
     if arguments[:1] == ["infer"]:
+        quiet_grpc()
+        from sfumato.deploy import infer  # brings gRPC
+
         return infer.main(arguments[1:])
     if arguments in ([], ["-h"], ["--help"]):
         sys.stdout.write(_HELP)
