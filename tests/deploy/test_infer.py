@@ -344,3 +344,10 @@ def test_the_full_command_line_passes_everything_on(folder: Path) -> None:
 def test_the_end_of_a_long_name_is_shown() -> None:
     assert infer._short("x" * 50 + "/end.png", 12) == "...x/end.png"
     assert infer._short("exactly", 7) == "exactly"
+
+
+def test_an_empty_variable_is_no_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "")
+    with serving(folder) as server:
+        assert run(folder, server, str(folder / "rows.npy")) == 0
+        assert "authorization" not in server.metadata

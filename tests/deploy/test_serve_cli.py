@@ -3,19 +3,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
 import re
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 from toy_bundles import write_bundle
+from tritonclient.grpc import service_pb2 as messages
 from typer.testing import CliRunner
 
 from sfumato.cli import app
 from sfumato.deploy import server
-from sfumato.deploy.serving.admission import Allowance
+from sfumato.deploy.bundle import open_bundle
+from sfumato.deploy.serving.admission import Allowance, Door
+from sfumato.deploy.serving.service_log import ServiceLog
 from sfumato.deploy.serving.settings import Settings, credentials
 from sfumato.deploy.serving.waiting import Limits
 from sfumato.errors import BundleError, ConfigError, StorageError
@@ -204,3 +213,124 @@ def test_serving_does_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert not re.search("pydantic|mlserver|onnx", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("::1", "[::1]:7"), ("[::1]", "[::1]:7"), ("127.0.0.1", "127.0.0.1:7"), ("localhost", "localhost:7")]
+)
+def test_an_address_has_its_brackets_once(host: str, address: str) -> None:
+    assert Settings(host=host).address(7) == address
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({}, "no TLS, no tokens, no budget"),
+        ({"tls_cert": Path("c"), "tls_key": Path("k"), "tokens": Path("t")}, "TLS, tokens, no budget"),
+        ({"tls_cert": Path("c"), "tls_key": Path("k"), "client_ca": Path("a")}, "mutual TLS, no tokens, no budget"),
+        ({"budget": Allowance(7, 60.0)}, "no TLS, no tokens, 7 pictures in 60 s a client"),
+    ],
+)
+def test_what_protects_is_said_as_it_is(words, said: str) -> None:
+    assert Settings(**words).protection == said
+
+
+def test_a_log_is_added_to(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b")
+    (tmp_path / "log").write_text("before\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="free"):
+        server.serve([tmp_path / "b"], Settings(port=taken.getsockname()[1], log=tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == "before\n"
+
+
+def test_the_largest_model_bounds_a_message(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "large")
+    write_bundle(tmp_path / "small", wire="uint8")
+    bundles = [open_bundle(tmp_path / name, "tail") for name in ("small", "large")]
+
+    async def make() -> None:
+        server.Server(bundles, Settings(message=63), log)
+
+    log = ServiceLog(io.StringIO())
+    with pytest.raises(ConfigError, match="--message must be at least the 64 bytes"):
+        asyncio.run(make())
+    assert log.close()
+
+
+def test_a_port_that_was_just_given_back_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        address = before.getsockname()
+        with socket.create_connection(address) as client:
+            before.accept()[0].close()  # who closes first keeps the port for a minute
+            assert client.recv(1) == b""
+    assert server._why_not(*address) == "whoever was there has just left it"
+
+
+def test_a_server_that_stopped_leaves_no_port_and_no_thread(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    before = set(threading.enumerate())
+
+    async def once() -> tuple[int, int | None]:
+        one = server.Server([open_bundle(tmp_path, "tail")], Settings(port=0, metrics_port=0), log)
+        await one.start()
+        ports = one.port, one.metrics_port
+        await one.stop()
+        return ports
+
+    log = ServiceLog(io.StringIO())
+    for port in asyncio.run(once()):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+    assert log.close()
+    assert "tail" not in {thread.name for thread in set(threading.enumerate()) - before}
+
+
+def test_a_server_that_stops_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that began before the stop is answered within the grace, with what is true then."""
+    write_bundle(tmp_path)
+
+    async def once() -> bytes:
+        heard, stopping = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(Door, "client_of", lambda door, context: heard.set() or "somebody")
+        one = server.Server([open_bundle(tmp_path, "tail")], Settings(port=0), log)
+        await one.start()
+
+        async def late() -> AsyncIterator[bytes]:
+            await stopping.wait()
+            yield b""
+
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{one.port}") as channel:
+            asked = channel.stream_unary("/inference.GRPCInferenceService/ServerReady")(late(), timeout=20)
+            await asyncio.wait_for(heard.wait(), 20)
+            stop = asyncio.create_task(one.stop())
+            await asyncio.sleep(0)  # it takes its first step
+            stopping.set()
+            answer: bytes = await asked
+            await stop
+        return answer
+
+    log = ServiceLog(io.StringIO())
+    assert not messages.ServerReadyResponse.FromString(asyncio.run(once())).ready
+    assert log.close()
+
+
+def test_a_thread_that_does_not_end_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_bundle(tmp_path)
+    end = server.Batcher.close
+    monkeypatch.setattr(server.Batcher, "close", lambda batcher: end(batcher) and False)
+
+    async def once() -> None:
+        one = server.Server([open_bundle(tmp_path, "tail")], Settings(port=0), log)
+        await one.start()
+        await one.stop()
+
+    file = io.StringIO()
+    log = ServiceLog(file)
+    asyncio.run(once())
+    assert log.close()
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [(line["event"], line.get("model")) for line in lines[1:]] == [
+        ("stopping", None),
+        ("thread_left", manifest.name),
+        ("stopped", None),
+    ]

@@ -120,13 +120,16 @@ def test_the_page_of_metrics_counts(house, channel) -> None:
 
     before = pictures()
     ask(channel, "ModelInfer", good_request(manifests["float16"], 7)[0].SerializeToString())
+    end = time.monotonic() + PATIENCE
+    while pictures() == before and time.monotonic() < end:  # a request is counted once its reply is on its way
+        time.sleep(0.02)
     assert pictures() - before == 7
 
 
 def test_a_model_that_fails_fails_that_batch_alone(tmp_path: Path) -> None:
     manifest, other = failing_bundle(tmp_path / "bad"), write_bundle(tmp_path / "good")
     with (
-        serving(tmp_path, [tmp_path / "bad", tmp_path / "good"]) as server,
+        serving(tmp_path, [tmp_path / "bad", tmp_path / "good"], "--metrics-port", "0") as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         infer(channel, manifest)
@@ -138,6 +141,13 @@ def test_a_model_that_fails_fails_that_batch_alone(tmp_path: Path) -> None:
             infer(channel, manifest, 3)
             infer(channel, other)
         assert server.records("batch_failed", 3)[0]["model"] == manifest.name
+        page = f"http://127.0.0.1:{server.line.rpartition(':')[2]}/metrics"
+        with urllib.request.urlopen(page, timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+    assert f'sfumato_failed_batches_total{{model="{manifest.name}"}} 3.0' in lines
+    assert f'sfumato_batch_pictures_sum{{model="{manifest.name}"}} 10.0' in lines
+    assert f'sfumato_run_seconds_count{{model="{other.name}"}} 3.0' in lines
+    assert f'sfumato_queue_pictures{{model="{other.name}"}} 0.0' in lines
 
 
 def test_a_stop_finishes_what_is_in_flight(tmp_path: Path) -> None:
@@ -205,10 +215,25 @@ def test_a_log_that_nobody_reads_does_not_keep_it_from_ending(tmp_path: Path) ->
         os.close(reader)
 
 
-@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("localhost", "localhost")])
+@pytest.mark.parametrize(
+    ("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]"), ("localhost", "localhost")]
+)
 def test_it_listens_where_it_is_told(tmp_path: Path, host: str, asked: str) -> None:
     manifest = write_bundle(tmp_path / "b")
     with serving(tmp_path, [tmp_path / "b"], "--host", host, "--insecure") as server:
-        assert f" on {'[::1]' if host == '::1' else host}:{server.port} (" in server.line
+        assert server.line.endswith(f" on {'[::1]' if '::1' in host else host}:{server.port} (no TLS, no tokens, no budget)")
         with grpc.insecure_channel(f"{asked}:{server.port}") as channel:
             infer(channel, manifest)
+
+
+def test_a_small_model_takes_no_more_pictures_than_the_largest(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "large")
+    manifest = write_bundle(tmp_path / "small", wire="uint8")
+    with (
+        serving(tmp_path, [tmp_path / "small", tmp_path / "large"], "--message", "640B") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        ask(channel, "ModelInfer", good_request(manifest, 10)[0].SerializeToString())
+        error = refusal(channel, "ModelInfer", good_request(manifest, 11)[0].SerializeToString())
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected at most 10 pictures in a request, found 11" in error.details()

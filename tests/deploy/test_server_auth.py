@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import datetime
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +16,14 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization as forms
 from running_server import INFER, Served, ask, good_request, infer, refusal, serving
 from toy_bundles import write_bundle
 from tritonclient.grpc import service_pb2 as messages
 
 from sfumato.deploy.manifest import Manifest
+from sfumato.deploy.serving.settings import Settings, credentials
+from sfumato.errors import ConfigError
 
 GATE, YARD, NEW = "gate" * 8, "yard" * 9, "new-" * 8
 BEARER = (("authorization", f"Bearer {GATE}"),)
@@ -244,3 +249,26 @@ def test_every_client_has_a_budget_of_its_own(bundle, tmp_path: Path) -> None:
         infer(channel, bundle[1], 10, metadata=yard)
         assert "10 pictures in 86400 s a client" in server.line
         assert server.records('"reason": "budget"')[0]["client"] == "gate"
+
+
+@pytest.mark.parametrize("content", [b"nothing", b""])
+def test_an_authority_that_is_none_is_said(keys, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(ConfigError, match="^--client-ca .*ca.pem: expected PEM files"):
+        credentials(Settings(tls_cert=keys.folder / "cert.pem", tls_key=keys.folder / "key.pem", client_ca=tmp_path / "ca.pem"))
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_asked_for_it(keys, tmp_path: Path) -> None:
+    key = forms.load_pem_private_key((keys.folder / "key.pem").read_bytes(), None)
+    hidden = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.BestAvailableEncryption(b"word"))
+    (tmp_path / "key.pem").touch(0o600)
+    (tmp_path / "key.pem").write_bytes(hidden)
+    code = (
+        "import sys; from pathlib import Path; from sfumato.deploy.serving.settings import Settings, credentials\n"
+        "credentials(Settings(tls_cert=Path(sys.argv[1]), tls_key=Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", code, str(keys.folder / "cert.pem"), str(tmp_path / "key.pem")]
+    # Without a terminal, OpenSSL would ask on the standard input.
+    done = subprocess.run(command, input="word\n", capture_output=True, text=True, timeout=60, start_new_session=True)
+    assert "ConfigError: --tls-cert" in done.stderr
+    assert "pass phrase" not in done.stderr

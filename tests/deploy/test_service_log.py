@@ -8,6 +8,8 @@ import json
 import threading
 import time
 
+import pytest
+
 from sfumato.deploy.serving import service_log
 from sfumato.deploy.serving.service_log import Record, ServiceLog
 
@@ -26,13 +28,15 @@ class Stuck(io.StringIO):
 
 
 class Full(io.StringIO):
-    """A disk that is full once."""
+    """A disk that is full for some writes."""
 
-    refused = False
+    def __init__(self, times: int = 1) -> None:
+        super().__init__()
+        self.times, self.refused = times, 0
 
     def write(self, text: str) -> int:
-        if not self.refused:
-            self.refused = True
+        if self.refused < self.times:
+            self.refused += 1
             raise OSError(28, "No space left on device")
         return super().write(text)
 
@@ -87,3 +91,27 @@ def test_a_full_disk_is_survived_and_told_of_later() -> None:
     log.close()
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     assert {line["event"] for line in lines} == {"kept", "lines_lost"}
+
+
+def test_lost_lines_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_log, "_EVERY", 60)
+    file = Full(times=2)
+    log = ServiceLog(file)
+    for count in (3, 1):  # the second write holds the note of the first too, which is no line of anybody
+        for _ in range(count):
+            log.event("lost")
+        log._write()
+    for _ in range(2):
+        log.event("kept")
+        log._write()
+    assert log.close()
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [(line["event"], line.get("lines")) for line in lines] == [("kept", None), ("lines_lost", 4), ("kept", None)]
+
+
+def test_a_file_that_was_closed_ends_nothing() -> None:
+    file = io.StringIO()
+    log = ServiceLog(file)
+    file.close()
+    log.event("lost")
+    assert log.close()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from odd_tails import failing_bundle
 from onnx import TensorProto, helper
 from toy_bundles import answers, rehashed, rewrite, write_bundle
 
@@ -92,3 +94,21 @@ def test_what_no_runtime_can_load_is_refused(tmp_path: Path) -> None:
     rehashed(tmp_path, manifest)
     with pytest.raises(BundleError, match="expected a tail in .* fails on it"):
         load_tail(open_bundle(tmp_path, "tail"), 1)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 3), (2, 2)])
+def test_no_number_of_threads_is_that_of_the_cores_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, given: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    write_bundle(tmp_path)
+    session = session_of(open_bundle(tmp_path, "tail").model, threads=asked)
+    assert session.get_session_options().intra_op_num_threads == given
+
+
+def test_the_runtime_writes_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failing_bundle(tmp_path)
+    run = load_tail(open_bundle(tmp_path, "tail"), 1)
+    with pytest.raises(Exception, match="Gather"):  # ONNX Runtime's, and it would be on the standard error too
+        run(np.full((1, 1, 4, 4), 1e6, np.float32))
+    assert capfd.readouterr() == ("", "")

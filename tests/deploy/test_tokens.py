@@ -38,6 +38,7 @@ def test_a_token_has_a_name(tmp_path: Path) -> None:
         (f"{GATE}", 'line 1: expected "name token"'),
         (f"gate {GATE} more", 'line 1: expected "name token"'),
         (f"ga/te {GATE}", 'line 1: expected "name token"'),
+        (f"{'n' * 65} {GATE}", 'line 1: expected "name token"'),
     ],
 )
 def test_a_wrong_file_is_refused_and_no_token_told(tmp_path: Path, text: str, said: str) -> None:
@@ -47,8 +48,8 @@ def test_a_wrong_file_is_refused_and_no_token_told(tmp_path: Path, text: str, sa
     assert "gggg" not in str(refused.value)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o620, 0o602])
+def test_a_file_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(ConfigError, match="chmod 600"):
         read_tokens(write(tmp_path, f"gate {GATE}", mode))
 
@@ -60,3 +61,7 @@ def test_a_missing_file_and_one_of_bytes_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"gate \xff\xfe")
     with pytest.raises(ConfigError, match="no text in UTF-8"):
         read_tokens(path)
+
+
+def test_the_longest_name_and_the_longest_token_are_taken(tmp_path: Path) -> None:
+    assert read_tokens(write(tmp_path, f"{'n' * 64} {'t' * LONGEST}")).name_of("t" * LONGEST) == "n" * 64

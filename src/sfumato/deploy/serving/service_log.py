@@ -113,7 +113,7 @@ class ServiceLog:
             self._file.write("".join(map(_text, lines)))
             self._file.flush()
         except (OSError, ValueError):  # a full disk, a closed pipe or file
-            self._lost += lost + len(lines)
+            self._lost += lost + len(lines) - bool(lost)  # the note of those before is no line of anybody
 
 
 def _text(line: _Line) -> str:
