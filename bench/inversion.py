@@ -20,6 +20,7 @@ from sfumato.defenses.compose import Compose
 from sfumato.models.critic import Critic
 from sfumato.models.generator import Generator
 from sfumato.models.resolve import build_model
+from sfumato.parallel import torch_threads
 from sfumato.priors.base import Prior
 from sfumato.seeds import ambient, generator
 from sfumato.split import whole
@@ -31,12 +32,8 @@ SHAPE, LATENT, WIDTH = (3, 32, 32), 100, 32
 
 def run() -> list[Row]:
     """Measure a search of plain GAN latents, 32x32 pictures, one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return [_together(), *_memory()]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _means() -> Means:

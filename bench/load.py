@@ -90,9 +90,8 @@ def opened(address: str, request: bytes, *, due: NDArray[np.float64], connection
 
     async def run(calls: Sequence[_Call]) -> Load:
         load, start = Load(), time.perf_counter()
-        async with (
-            asyncio.TaskGroup() as group
-        ):  # which forgets what is done: a list of all would keep the garbage collector for a second
+        # A group forgets what is done: a list of all would keep the garbage collector for a second.
+        async with asyncio.TaskGroup() as group:
             for number, moment in enumerate(due):
                 await asyncio.sleep(max(0.0, start + moment - time.perf_counter()))
                 group.create_task(_timed(calls[number % connections], request, start + moment, load))

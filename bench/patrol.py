@@ -21,6 +21,7 @@ from sfumato.data.synthetic import Street
 from sfumato.defenses.masks import SoftMasks, Sparsity
 from sfumato.deploy.exporting.onnx_files import silence
 from sfumato.deploy.sessions import session_of
+from sfumato.parallel import torch_threads
 from sfumato.split import Split, cost
 from sfumato.train import assemble, fit
 from sfumato.types import Epoch
@@ -146,15 +147,13 @@ def _runtime(path: Path, x: Tensor) -> Callable[[], object]:
 
 def milliseconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
     """Return CPU milliseconds of a call, for each in alternating rounds, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(LATENCY_ROUNDS + 2):
-        for name, call in calls.items():
-            start = time.process_time()
-            for _ in range(CALLS):
-                call()
-            if number >= 2:  # the first rounds warm up
-                times[name].append(1e3 * (time.process_time() - start) / CALLS)
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        for number in range(LATENCY_ROUNDS + 2):
+            for name, call in calls.items():
+                start = time.process_time()
+                for _ in range(CALLS):
+                    call()
+                if number >= 2:  # the first rounds warm up
+                    times[name].append(1e3 * (time.process_time() - start) / CALLS)
     return times

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,13 @@ from bench.load import WARMING, Load, closed, opened
 from bench.queueing import pollaczek_khinchine, waits
 from bench.row import Row
 from bench.served import Running, echo, log_of, mlserver, sfumato
+from sfumato.cores import cores
 from sfumato.data.base import Data
 from sfumato.deploy.bundle import open_bundle
 from sfumato.deploy.export import Export, export
 from sfumato.deploy.protocol import request_of
 from sfumato.deploy.serving.tails import load_tail
+from sfumato.parallel import torch_threads
 from sfumato.split import Split
 
 ROUNDS, SECONDS, CLIENTS, CALLS = 7, 2.0, 8, 64
@@ -109,17 +109,6 @@ def _batching(folder: Path) -> list[Row]:
     ]
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Give PyTorch so many threads inside a `with` block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _tail_alone(folder: Path, model: nn.Module) -> dict[str, dict[str, float]]:
     """Return the milliseconds that a picture takes in the tail without a server, by runtime and by the batch that it is in."""
     bundle = open_bundle(folder, "tail")
@@ -130,7 +119,7 @@ def _tail_alone(folder: Path, model: nn.Module) -> dict[str, dict[str, float]]:
             return model(torch.from_numpy(z))
 
     found: dict[str, dict[str, list[float]]] = {name: {"1": [], "8": [], "32": []} for name in ("onnxruntime", "eager")}
-    with _threads(len(os.sched_getaffinity(0))):  # as many as the session has
+    with torch_threads(cores()):  # as many as the session has
         for _ in range(ROUNDS):
             for name, run in (("onnxruntime", session), ("eager", eager)):
                 for size, times in found[name].items():

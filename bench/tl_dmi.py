@@ -18,6 +18,7 @@ import sfumato as sf
 from bench.row import Row
 from sfumato.defenses.bido import BiDO, Measure
 from sfumato.defenses.tl_dmi import TLDMI
+from sfumato.parallel import torch_threads
 from sfumato.target import Target
 from sfumato.train import assemble, fit
 
@@ -28,12 +29,8 @@ ROUNDS, STEPS = 4, 4  # of each round; the first of its steps warms up
 
 def run() -> list[Row]:
     """Measure steps of VGG-16 at 64 pixels, one thread: whole with batches of 8, half as wide with batches of 32."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return [*_freezing(), *_dependence()]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _freezing() -> list[Row]:

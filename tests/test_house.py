@@ -24,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A file imports from rows above its own, or from its own row.
 ROWS = [
-    {"errors", "seeds"},
+    {"cores", "errors", "seeds"},
     {"types", "membership_types", "inversion_types"},
     {"arguments", "files", "modules", "packing", "parallel", "quantity"},
     {"registry"},

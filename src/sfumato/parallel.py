@@ -9,7 +9,6 @@ depend on how many run beside it.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import traceback
 import warnings
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from sfumato import errors
+from sfumato.cores import cores
 from sfumato.errors import ConfigError, SfumatoError
 
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ def run_each(jobs: Sequence[Callable[[], _T]], *, workers: int = 0, told: Callab
     """
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, got {workers}; 0 is one for each core")
-    count = min(workers or _cores(), len(jobs))
+    count = min(workers or cores(), len(jobs))
     # A forked process cannot use a GPU that its parent has spoken to; there, models train one after another, or batched.
     if count < 2 or torch.cuda.is_initialized() or "fork" not in multiprocessing.get_all_start_methods():
         return _one_by_one(jobs, told)
@@ -58,7 +58,7 @@ def run_each(jobs: Sequence[Callable[[], _T]], *, workers: int = 0, told: Callab
 
 def _one_by_one(jobs: Sequence[Callable[[], _T]], told: Callable[[int, int], None] | None) -> list[_T]:
     results = []
-    with _one_thread():
+    with torch_threads(1):
         for job in jobs:
             results.append(job())
             if told is not None:
@@ -132,11 +132,6 @@ def _do(job: Callable[[], Any], pipe: Connection) -> None:
     pipe.close()
 
 
-def _cores() -> int:
-    """Return how many cores this process may use; macOS does not say, and has as many as the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _error(kind: str, text: str, status: int | None) -> Exception:
     """Return the error of a job: one of ours by its name, where it takes no more than a message."""
     found = getattr(errors, kind, None)
@@ -148,9 +143,19 @@ def _error(kind: str, text: str, status: int | None) -> Exception:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads inside a `with` block.
+
+    Args:
+        count: of the threads.
+
+    Example:
+        >>> with torch_threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ the camera: every driver has the same share of the pictures of each, as nearly a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from sfumato.data.driver import CLOTHES, PERSONS, Drivers, persons
 from sfumato.data.source import Source
 from sfumato.data.vehicle import VEHICLE, Vehicles, draw_vehicle, random_vehicles, seats, windscreen
 from sfumato.errors import ConfigError
+from sfumato.parallel import torch_threads
 from sfumato.types import Pixels
 
 _LEAST = {"identities": 2, "test_identities": 2, "cameras": 2, "per_camera": 2, "drivers": 2, "size": 16}
@@ -171,7 +171,7 @@ class Street(Source):
     def _part(self, part: Literal["train", "test"], first: int, reading: Reading) -> Pictures:
         scenes, shape = self.scenes(part), (3, self.size, self.size)
         labels = scenes.identity + first
-        with _one_thread():
+        with torch_threads(1):  # shapes are so small that more of them wait for each other
             chunks = self._chunks(scenes, chunk_length(shape, reading))
             pictures = collect(chunks, count=len(labels), shape=shape, reading=reading)
         sides = dict(zip(REGION, region(scenes, self.size).unbind(1), strict=True))
@@ -201,17 +201,6 @@ class Street(Source):
             inside = (squares == square).all(dim=1)
             person[inside] = symbol[(row[rows[inside]] + column[columns[inside]]) % self.drivers]
         return person
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread inside a `with` block: shapes are so small that more of them wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _at(record: Scenes, index: Tensor) -> Scenes:

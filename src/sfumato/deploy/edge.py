@@ -104,11 +104,27 @@ def as_input(pictures: NDArray[np.generic], facts: TensorFacts) -> NDArray[np.fl
             f"expected pictures of uint8, or float32 in [0, 1], got {pictures.dtype}; use pictures.astype('uint8') for whole "
             "numbers from 0 to 255"
         )
-    if not (pictures.min() >= 0 and pictures.max() <= 1):  # false for NaN too
-        raise DataError(
-            f"expected pictures in [0, 1], got {pictures.min():g} to {pictures.max():g}; divide by 255, or undo a normalization"
-        )
+    require_unit(pictures, "expected pictures")
     return np.ascontiguousarray(pictures, np.float32)
+
+
+def require_unit(pixels: NDArray[np.generic], expected: str) -> None:
+    """Refuse fractions outside of [0, 1].
+
+    Args:
+        pixels: of any shape.
+        expected: how the message begins.
+
+    Raises:
+        DataError: there are some, or NaN.
+
+    Example:
+        >>> require_unit(np.full(2, 1.5), "expected numbers")
+        Traceback (most recent call last):
+        sfumato.errors.DataError: expected numbers in [0, 1], got 1.5 to 1.5; divide by 255, or undo a normalization
+    """
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too
+        raise DataError(f"{expected} in [0, 1], got {pixels.min():g} to {pixels.max():g}; divide by 255, or undo a normalization")
 
 
 def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
-
 import onnxruntime
+
+from sfumato.cores import cores
 
 _FATAL = 4  # of ONNX Runtime's levels: it raises what it logs as an error
 
@@ -26,14 +26,9 @@ def session_of(model: str | bytes, *, threads: int = 1) -> onnxruntime.Inference
         onnxruntime.capi.onnxruntime_pybind11_state...
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     # A thread that waits by spinning drains a battery, and takes a core from the server's other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _cores() -> int:
-    # Not every system says which cores a process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from PIL import Image
 
 from sfumato.data.picture import Encoded, pictures_below
 from sfumato.data.picture import decode as decode_picture
+from sfumato.deploy.edge import require_unit
 from sfumato.errors import CorruptPictureError, DataError, MissingDataError
 
 STANDARD_INPUT = "-"
@@ -138,11 +139,8 @@ def _array(name: str, shape: tuple[int, ...]) -> Iterator[Picture]:
         wanted = "uint8, or float32 in [0, 1], of shape " + " or ".join(f"(N, {', '.join(map(str, one))})" for one in shapes)
         raise DataError(f"{name}: expected {wanted}, got {what}; convert it first")
     for at, pixels in enumerate(found):
-        if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too
-            raise DataError(
-                f"{name}[{at}]: expected numbers in [0, 1], got {pixels.min():g} to {pixels.max():g}; divide by 255, or undo a "
-                "normalization"
-            )
+        if pixels.dtype == np.float32:
+            require_unit(pixels, f"{name}[{at}]: expected numbers")
         yield Picture(f"{name}[{at}]", np.array(pixels).reshape(shape))
 
 
